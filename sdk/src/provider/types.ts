@@ -1,0 +1,336 @@
+import type { Logger } from 'pino'
+
+/** Anything that JSON can say. Step results and attributes are of it. */
+export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json }
+
+/**
+ * A schema of the author's own choosing: any library that follows Standard Schema and Standard JSON Schema (zod ≥ 4.2,
+ * valibot ≥ 1.2 through its JSON Schema package, arktype ≥ 2.1.28). The SDK depends on none of them.
+ * Shape: https://standardschema.dev
+ */
+export interface Schema<Output> {
+  readonly '~standard': {
+    readonly version: 1
+    readonly vendor: string
+    readonly validate: (
+      value: unknown,
+    ) => SchemaResult<Output> | Promise<SchemaResult<Output>>
+    readonly types?: { readonly input: unknown; readonly output: Output } | undefined
+    readonly jsonSchema: { readonly input: (options: { target: string }) => Record<string, unknown> }
+  }
+}
+
+export type SchemaResult<Output> =
+  | { readonly value: Output; readonly issues?: undefined }
+  | { readonly issues: readonly SchemaIssue[] }
+
+export interface SchemaIssue {
+  readonly message: string
+  readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined
+}
+
+export type Power = 'on' | 'off'
+export type PowerWish = 'on' | 'off' | 'reboot'
+
+export interface Address {
+  readonly type: 'public' | 'private'
+  /** IPv4 or IPv6, without prefix length. */
+  readonly ip: string
+}
+
+export interface Shape {
+  readonly vcpus: number
+  readonly memoryMib: number
+  readonly diskGib: number
+  /** `ssd`, `nvme`, `hdd`; empty: any. */
+  readonly diskClass?: string
+  /** `amd64`, `arm64`; empty: any. */
+  readonly architecture?: string
+}
+
+/** Amounts are millionths of the currency's unit, without tax. */
+export interface Price {
+  /** ISO 4217. */
+  readonly currency: string
+  readonly hourlyMicros: bigint
+  readonly monthlyMicros?: bigint
+  readonly setupMicros?: bigint
+}
+
+export interface Offering {
+  readonly typeId: string
+  /** Empty: the provider has only one. */
+  readonly location?: string
+  readonly shape: Shape
+  readonly price?: Price
+  readonly available: boolean
+  /** How many can be had, where that is known. */
+  readonly remaining?: number
+}
+
+/** What an order gets wrong. `field` is a path from the order's root, for example `spec.provider_data.image`. */
+export interface Violation {
+  readonly field: string
+  readonly description: string
+}
+
+/** One machine as it was ordered; frozen under its ownership key. */
+export interface MachineSpec<Data> {
+  /** The name to give it out there: deterministic, a DNS label of at most 63 characters. */
+  readonly name: string
+  /** Goes on everything that is created, and is looked up before creating. `<hub id>/<request id>`. */
+  readonly ownershipKey: string
+  readonly typeId: string
+  readonly location: string
+  readonly shape: Shape
+  /** Checked against the provider's `data` schema. */
+  readonly data: Data
+  readonly bootstrap: Bootstrap
+  readonly host: HostContext
+}
+
+export interface Bootstrap {
+  readonly hostname: string
+  /** May hold secrets: never log it. */
+  readonly userData: string
+  /** Empty: the class does not ask for it. */
+  readonly phoneHomeUrl: string
+  /** The same with the token in its path. Secret. */
+  readonly phoneHomePathUrl: string
+  /** Secret. */
+  readonly phoneHomeToken: string
+}
+
+/** Whom a machine is for, to be pushed out there as labels. */
+export interface HostContext {
+  readonly host: string
+  readonly hostUid: string
+  readonly workspace: string
+  readonly machineClass: string
+  readonly labels: Readonly<Record<string, string>>
+}
+
+/** A machine as it is now. */
+export interface ObservedMachine {
+  /** Its id out there. */
+  readonly externalId: string
+  /** Absent: unknown. */
+  readonly power?: Power
+  readonly addresses?: readonly Address[]
+  /** What the hub is to keep and show. No secrets. */
+  readonly attributes?: { readonly [key: string]: Json }
+}
+
+/** Something out there that carries an ownership key. */
+export interface OwnedMachine extends ObservedMachine {
+  readonly ownershipKey: string
+  readonly name?: string
+  /** Default `server`. */
+  readonly kind?: string
+}
+
+/** A static machine, as the hub hands it over. */
+export interface StaticMachine {
+  readonly machineId: string
+  readonly externalId: string
+  /** What `discover` said, given back. */
+  readonly providerData: { readonly [key: string]: Json }
+}
+
+export interface Hardware {
+  readonly shape?: Shape
+  readonly vendor?: string
+  readonly model?: string
+  readonly serial?: string
+  readonly details?: { readonly [key: string]: Json }
+}
+
+export interface DiscoveredMachine {
+  /** Stable and unique for the provider. */
+  readonly externalId: string
+  readonly hardware?: Hardware
+  readonly power?: Power
+  /** By which classes can select it. */
+  readonly labels?: Readonly<Record<string, string>>
+  /** Given back with each piece of work. No secrets. */
+  readonly providerData?: { readonly [key: string]: Json }
+  readonly addresses?: readonly Address[]
+}
+
+/** What every function of a provider gets. */
+export interface Context<Config, Credentials> {
+  readonly config: Config
+  /** Secret: never log, never report. */
+  readonly credentials: Credentials
+  /** The provider's resource name, `providers/{id}`. */
+  readonly provider: string
+  /** The hub's id: the first half of every ownership key that is ours. */
+  readonly hubId: string
+  /** Fires when the work is no longer wanted or no longer ours. Pass it on to every call. */
+  readonly signal: AbortSignal
+  readonly log: Logger
+  /**
+   * Takes one call from a rate budget and waits for it. Budgets are declared in the definition; urgent work goes first.
+   * @throws the signal's reason when aborted while waiting.
+   */
+  budget(name: string): Promise<void>
+}
+
+/** What a function that works on one item gets. */
+export interface WorkContext<Config, Credentials> extends Context<Config, Credentials> {
+  /** Times the item has been tried since it last went well, from 1. */
+  readonly attempt: number
+  /** What any instance reported last of the item, as far as known. */
+  readonly last: { readonly externalId?: string; readonly attributes?: { readonly [key: string]: Json } }
+  /**
+   * Runs a named piece of work once over all crashes: its result is stored in the hub before `step` returns, and a step that has
+   * a stored result gives it back without running.
+   *
+   * An effect out there (something is created, something costs money) gives `find` too: it looks for what an earlier try under
+   * the same ownership key made, and is asked before `run` whenever a try may have been lost. What it finds is the result.
+   *
+   * @param name lower-case words with dashes, unique in the operation.
+   * @throws whatever `run` throws, and {@link Stopped} when the claim is lost or the wish has changed.
+   */
+  step<Result extends Json>(name: string, run: StepRun<Result> | StepEffect<Result>): Promise<Result>
+  /**
+   * Says where the work is, for people who wait. Not stored for ever; may be dropped when the stream is busy.
+   * @param percent 0 to 100.
+   */
+  progress(message: string, percent?: number): void
+  /** Reports what is known so far, and returns when the hub has stored it. Report the external id before waiting for anything. */
+  report(observed: Partial<ObservedMachine>): Promise<void>
+  /**
+   * Polls until `check` gives a value, with back-off and jitter.
+   * @throws ProviderError of code TIMEOUT after `timeoutMs`.
+   */
+  poll<Result>(
+    check: (signal: AbortSignal) => Promise<Result | undefined>,
+    options?: PollOptions,
+  ): Promise<Result>
+}
+
+export type StepRun<Result> = (signal: AbortSignal) => Promise<Result>
+
+export interface StepEffect<Result> {
+  readonly run: StepRun<Result>
+  readonly find: (signal: AbortSignal) => Promise<Result | undefined>
+  /** How long `run` may take before its outcome is in doubt. Default 60 000. */
+  readonly timeoutMs?: number
+}
+
+export interface PollOptions {
+  /** Default 500. */
+  readonly initialDelayMs?: number
+  /** Default 10 000. */
+  readonly maxDelayMs?: number
+  /** Default 600 000. */
+  readonly timeoutMs?: number
+  /** What is waited for, for people. */
+  readonly what?: string
+}
+
+interface CommonDefinition<Config, Credentials, Data> {
+  /** The kind of API behind it, for example `hetzner-cloud`. */
+  readonly family: string
+  /** The provider software's own version. */
+  readonly version?: string
+  readonly config?: Schema<Config>
+  /** Everything in it is treated as secret. */
+  readonly credentials?: Schema<Credentials>
+  /** Schema of `provider_data` in classes and orders. */
+  readonly data?: Schema<Data>
+  /** Items worked on at once. Default 10. */
+  readonly capacity?: number
+  /** How long after a create a listing may still not show it, at most. Default 0. */
+  readonly listingLagMs?: number
+  /** How often to list. Default 30 000. */
+  readonly listIntervalMs?: number
+  /** Calls allowed by window, by budget name. They belong to the credential. */
+  readonly budgets?: Readonly<Record<string, { readonly limit: number; readonly windowMs: number }>>
+  /** Proves configuration and credentials against the real API; throw a {@link ProviderError} to refuse them. */
+  check?(context: Context<Config, Credentials>): Promise<void>
+  /** Checks an order before it costs money. Empty: nothing is wrong with it. It must have no effect. */
+  validate?(context: Context<Config, Credentials>, spec: MachineSpec<Data>): Promise<readonly Violation[]>
+}
+
+/** A provider that creates a machine for a request and deletes it after. Capabilities follow from which functions are there. */
+export interface DynamicDefinition<Config, Credentials, Data> extends CommonDefinition<Config, Credentials, Data> {
+  readonly kind: 'dynamic'
+  /** What can be had now. Asked every `offeringsIntervalMs`. */
+  offerings?(context: Context<Config, Credentials>): Promise<readonly Offering[]>
+  /** Default 60 000. */
+  readonly offeringsIntervalMs?: number
+  /** Makes the machine, in steps. It may be called again at any time, by any instance, with the steps stored so far. */
+  create(context: WorkContext<Config, Credentials>, spec: MachineSpec<Data>): Promise<ObservedMachine>
+  /** Looks at one machine. `undefined`: looked up, and not there. */
+  observe(context: Context<Config, Credentials>, externalId: string): Promise<ObservedMachine | undefined>
+  /**
+   * Makes the machine and all that it brought along not exist, and returns when it was seen to be gone. Missing is success.
+   * `externalId` is absent where none was ever reported: look by ownership key.
+   */
+  delete(
+    context: WorkContext<Config, Credentials>,
+    machine: { readonly externalId?: string; readonly ownershipKey: string; readonly name: string },
+  ): Promise<void>
+  /** Lists everything that carries an ownership key, of this hub or another. */
+  list(context: Context<Config, Credentials>): AsyncIterable<OwnedMachine>
+  /** Brings power to what is wished. `reboot` does so once, and returns when it is done. */
+  power?(context: WorkContext<Config, Credentials>, externalId: string, wish: PowerWish): Promise<void>
+}
+
+/** A provider of machines that exist already: off when unused, wiped between uses. */
+export interface StaticDefinition<Config, Credentials, Data> extends CommonDefinition<Config, Credentials, Data> {
+  readonly kind: 'static'
+  /** Lists the machines, asked every `listIntervalMs`. */
+  discover(context: Context<Config, Credentials>): AsyncIterable<DiscoveredMachine>
+  /** Proves that a machine's address and credentials work. */
+  verify?(context: WorkContext<Config, Credentials>, machine: StaticMachine): Promise<void>
+  /** Reads its hardware. */
+  inspect?(context: WorkContext<Config, Credentials>, machine: StaticMachine): Promise<Hardware>
+  /** Looks at it. `undefined`: it is not there any more. */
+  observe(context: Context<Config, Credentials>, machine: StaticMachine): Promise<ObservedMachine | undefined>
+  /** Brings power to what is wished. `reboot` does so once. */
+  power(context: WorkContext<Config, Credentials>, machine: StaticMachine, wish: PowerWish): Promise<void>
+  /** Makes a host of it, in steps, and leaves it on. */
+  provision(
+    context: WorkContext<Config, Credentials>,
+    machine: StaticMachine,
+    spec: MachineSpec<Data>,
+  ): Promise<ObservedMachine>
+  /** Takes the host off it. Default: power off. Its data goes with the cleaning that follows. */
+  deprovision?(context: WorkContext<Config, Credentials>, machine: StaticMachine): Promise<void>
+  /** Wipes it, verifies the wipe, and leaves it off. */
+  clean(context: WorkContext<Config, Credentials>, machine: StaticMachine): Promise<void>
+}
+
+export type ProviderDefinition<Config, Credentials, Data> =
+  | DynamicDefinition<Config, Credentials, Data>
+  | StaticDefinition<Config, Credentials, Data>
+
+/** Where a provider runs, and as whom. */
+export interface RunOptions {
+  /** The hub's gateway, host:port. */
+  readonly gateway: string
+  /** Needed once, for the first start in a state folder. */
+  readonly joinToken?: string
+  /** Keeps the certificate and its key (mode 0700). Whoever reads it can act as this provider. */
+  readonly stateDir: string
+  /** For people. Default: the host name. */
+  readonly instanceName?: string
+  /** Overrides the definition's. */
+  readonly capacity?: number
+  readonly log?: Logger
+  /** Stops it: it drains, releases what it holds, and closes. */
+  readonly signal?: AbortSignal
+}
+
+/** What `defineProvider` gives. */
+export interface Provider {
+  readonly family: string
+  readonly kind: 'dynamic' | 'static'
+  /** Runs until the signal fires. @throws only where going on makes no sense: a refused join token, a wrong family, a revoked certificate. */
+  run(options: RunOptions): Promise<void>
+  /** The whole command line of a provider process: flags, environment, signals, exit code. */
+  serve(argv?: readonly string[]): Promise<void>
+}
