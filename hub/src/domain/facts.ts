@@ -1,0 +1,169 @@
+// The values that resources are made of. They are stored as JSON under these very names, so a change here needs a migration.
+
+export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json | undefined }
+export type JsonObject = { readonly [key: string]: Json | undefined }
+export type Labels = Readonly<Record<string, string>>
+
+/** What a machine has, or must have at least. Zero and empty mean: any. */
+export interface Shape {
+  readonly vcpus: number
+  readonly memoryMib: number
+  readonly diskGib: number
+  readonly diskClass: string
+  readonly architecture: string
+}
+
+/** Millionths of the currency's unit, without tax. Whole numbers below 2^53. */
+export interface Price {
+  readonly currency: string
+  readonly hourlyMicros: number
+  readonly monthlyMicros: number
+  readonly setupMicros: number
+}
+
+export type PowerState = 'ON' | 'OFF'
+
+export interface Address {
+  readonly type: 'PUBLIC' | 'PRIVATE' | 'UNSPECIFIED'
+  readonly ip: string
+}
+
+export type ConditionStatus = 'TRUE' | 'FALSE' | 'UNKNOWN'
+
+export interface Condition {
+  readonly type: string
+  readonly status: ConditionStatus
+  readonly reason: string
+  readonly message: string
+  /** ISO 8601. */
+  readonly lastTransitionAt: string
+}
+
+export interface Progress {
+  readonly step: string
+  readonly percent?: number
+  readonly message: string
+}
+
+export interface Hardware {
+  readonly shape?: Shape
+  readonly vendor?: string
+  readonly model?: string
+  readonly serial?: string
+  readonly details?: JsonObject
+}
+
+export type FailureCode =
+  | 'CAPACITY'
+  | 'QUOTA'
+  | 'INVALID_SPEC'
+  | 'CREDENTIALS'
+  | 'CONFLICT'
+  | 'RATE_LIMITED'
+  | 'UNAVAILABLE'
+  | 'TIMEOUT'
+  | 'INTERNAL'
+
+/** A failure as a provider, or the hub itself, tells it. */
+export interface Failure {
+  readonly code: FailureCode
+  readonly message: string
+  readonly retryable: boolean
+  readonly retryAfterMs?: number
+  readonly externalCode: string
+  readonly step: string
+}
+
+/** The latest failure of a resource, kept until it is truly well or gone. */
+export interface LastError {
+  readonly code: FailureCode
+  readonly message: string
+  readonly externalCode: string
+  readonly step: string
+  readonly retryable: boolean
+  /** Failures in a row, this one included. */
+  readonly attempts: number
+  /** ISO 8601. */
+  readonly at: string
+  /** ISO 8601. */
+  readonly nextAttemptAt?: string
+}
+
+/** A line for a timeline, before it is stored. */
+export interface EventDraft {
+  /** Resource name, for example `workspaces/default/hosts/web-1`. */
+  readonly subject: string
+  readonly related?: readonly string[]
+  /** UpperCamelCase, one of {@link EventReason}. */
+  readonly reason: EventReason
+  readonly message: string
+  readonly severity: 'INFO' | 'WARNING' | 'ERROR'
+  readonly providerId?: string
+  readonly organizationId?: string
+}
+
+/** Every reason that an event may carry; docs/events.md lists them and a test compares both. */
+export const eventReasons = [
+  // provider
+  'ProviderAdded',
+  'ProviderUpdated',
+  'ProviderDeleted',
+  'ProviderConnected',
+  'ProviderDisconnected',
+  'ProviderUnhealthy',
+  'ProviderHealthy',
+  'ProviderDraining',
+  'ProviderUndrained',
+  'ConfigurationAccepted',
+  'ConfigurationRefused',
+  'JoinTokenCreated',
+  'InstanceEnrolled',
+  'JoinTokenMisused',
+  // class
+  'ClassCreated',
+  'ClassUpdated',
+  'ClassDeleted',
+  // host
+  'HostOrdered',
+  'HostPlaced',
+  'HostWaiting',
+  'HostProvisioning',
+  'HostBootstrapping',
+  'HostReady',
+  'HostFailed',
+  'HostRetried',
+  'HostReplaced',
+  'HostUpdated',
+  'HostReleasing',
+  'HostReleased',
+  'PhonedHome',
+  // request
+  'RequestCreated',
+  'RequestClaimed',
+  'RequestStepDone',
+  'RequestProvisioned',
+  'RequestFailed',
+  'RequestDeprovisioning',
+  'RequestGone',
+  'RequestForgotten',
+  'RequestRetried',
+  'AttemptFailed',
+  'CreateInDoubt',
+  // machine
+  'MachineDiscovered',
+  'MachineAccepted',
+  'MachineStateChanged',
+  'MachineFailed',
+  'MachineRetried',
+  'MachineUpdated',
+  'MachineDeleted',
+  'MachineVanished',
+  'MachineReappeared',
+  'PowerWished',
+  'PowerChanged',
+  'Rebooted',
+  // out there
+  'OrphanSeen',
+  'OrphanGone',
+] as const
+export type EventReason = (typeof eventReasons)[number]

@@ -1,0 +1,63 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Kysely, PostgresDialect, type Transaction } from 'kysely'
+import pg from 'pg'
+import type { Tables } from './tables.js'
+
+/** Anything that statements run on: the pool, or one transaction. */
+export type Db = Kysely<Tables>
+export type Tx = Transaction<Tables>
+
+// All bigint columns are counters that stay far below 2^53; xid8 stays text.
+pg.types.setTypeParser(pg.types.builtins.INT8, Number)
+
+/** SQLSTATEs after which the whole transaction may simply be run again. */
+const retryStates = new Set(['40001', '40P01'])
+const maxTries = 6
+
+/** The SQLSTATE of a PostgreSQL error, or undefined for anything else. */
+export function sqlState(thrown: unknown): string | undefined {
+  return thrown instanceof pg.DatabaseError ? thrown.code : undefined
+}
+
+/** The name of the violated constraint or unique index, for errors that have one. */
+export function violatedConstraint(thrown: unknown): string | undefined {
+  return thrown instanceof pg.DatabaseError ? thrown.constraint : undefined
+}
+
+export interface DatabaseOptions {
+  readonly connectionString: string
+  /** Connections at most. Default 10. */
+  readonly poolSize?: number
+  /** Called for errors of idle connections; they are replaced by themselves. */
+  readonly onIdleError?: (error: Error) => void
+}
+
+/** Opens a pool. Nothing connects before the first statement. */
+export function openDatabase(options: DatabaseOptions): Db {
+  const pool = new pg.Pool({
+    connectionString: options.connectionString,
+    max: options.poolSize ?? 10,
+    connectionTimeoutMillis: 10_000,
+    // A transaction that is left open holds every later change back from all watchers: end it.
+    idle_in_transaction_session_timeout: 30_000,
+    statement_timeout: 60_000,
+    application_name: 'slipway-hub',
+  })
+  pool.on('error', (error) => options.onIdleError?.(error))
+  return new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
+}
+
+/**
+ * Runs `work` in a READ COMMITTED transaction, again where PostgreSQL asks for it (serialization failure, deadlock). So `work` must have no
+ * effect but its statements.
+ */
+export async function inTransaction<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await db.transaction().execute(work)
+    } catch (error) {
+      if (attempt >= maxTries || !retryStates.has(sqlState(error) ?? '')) throw error
+      await sleep(Math.random() * 2 ** attempt * 5)
+    }
+  }
+}

@@ -1,0 +1,402 @@
+import type { ColumnType, Generated, GeneratedAlways, Selectable } from 'kysely'
+import type { Address, Condition, Hardware, JsonObject, Labels, LastError, PowerState, Price, Progress, Shape } from '../domain/facts.js'
+import type { ClassBootstrap, ClassOffering, ClassSpec, HostState, MachineSelector, PlacementAttempt, PlacementWish } from '../domain/host/host.js'
+import type { MachineOperation, MachineState } from '../domain/machine/machine.js'
+import type { Capability, Health, ProviderConnection, ProviderKind } from '../domain/provider/provider.js'
+import type { Presence, RequestOperation, RequestSpec, RequestState } from '../domain/request/request.js'
+
+// The columns of every table, as migrations leave them. bigint columns are read as numbers (none comes near 2^53).
+
+/** A jsonb column: read as a value, written as JSON text (`JSON.stringify`), because pg would write arrays as SQL arrays. */
+type Jsonb<T> = ColumnType<T, string, string>
+type JsonbDefault<T> = ColumnType<T, string | undefined, string>
+type TimeDefault = ColumnType<Date, Date | undefined, Date>
+
+export interface HubMetaTable {
+  only_row: Generated<boolean>
+  hub_id: Generated<string>
+  epoch: Generated<string>
+  created_at: TimeDefault
+}
+export interface OrganizationsTable {
+  id: string
+  name: string
+  created_at: TimeDefault
+}
+export interface WorkspacesTable {
+  organization_id: string
+  id: string
+  name: string
+  created_at: TimeDefault
+}
+export interface CertificateAuthoritiesTable {
+  id: string
+  certificate_der: Buffer
+  key_sealed: Buffer
+  created_at: TimeDefault
+  retired_at: Date | null
+}
+export interface ClientTokensTable {
+  id: string
+  secret_hash: Buffer
+  name: string
+  bootstrap: Generated<boolean>
+  created_at: TimeDefault
+  expires_at: Date | null
+  last_used_at: Date | null
+  revoked_at: Date | null
+}
+export interface IdempotencyKeysTable {
+  scope: string
+  key: string
+  request_hash: Buffer
+  response: Buffer
+  created_at: TimeDefault
+}
+export interface ProvidersTable {
+  id: string
+  name: string
+  family: string
+  kind: ProviderKind
+  config: JsonbDefault<JsonObject>
+  config_version: Generated<number>
+  has_credentials: Generated<boolean>
+  labels: JsonbDefault<Labels>
+  annotations: JsonbDefault<Labels>
+  auto_accept_machines: Generated<boolean>
+  draining: Generated<boolean>
+  state: Generated<ProviderConnection>
+  health: Generated<Health>
+  health_message: Generated<string>
+  conditions: JsonbDefault<readonly Condition[]>
+  last_error: ColumnType<LastError | null, string | null | undefined, string | null>
+  capabilities: JsonbDefault<readonly Capability[]>
+  config_schema: Generated<string>
+  credentials_schema: Generated<string>
+  data_schema: Generated<string>
+  listing_lag_ms: Generated<number>
+  offerings_at: Date | null
+  version: Generated<number>
+  created_at: TimeDefault
+  updated_at: TimeDefault
+  deleted_at: Date | null
+}
+export interface ProviderCredentialsTable {
+  provider_id: string
+  sealed: Buffer
+  updated_at: TimeDefault
+}
+export interface JoinTokensTable {
+  id: string
+  provider_id: string
+  secret_hash: Buffer
+  created_at: TimeDefault
+  created_by: string
+  expires_at: Date
+  used_at: Date | null
+  used_by: string | null
+}
+export interface ProviderCertificatesTable {
+  serial: string
+  provider_id: string
+  instance_name: string
+  issued_at: TimeDefault
+  not_after: Date
+  revoked_at: Date | null
+}
+export interface SessionsTable {
+  id: string
+  provider_id: string
+  instance_id: string
+  instance_name: string
+  replica: string
+  sdk: string
+  provider_version: string
+  certificate_serial: string
+  capacity: Generated<number>
+  health: Generated<Health>
+  health_message: Generated<string>
+  budgets: JsonbDefault<readonly JsonObject[]>
+  connected_at: TimeDefault
+  heartbeat_at: TimeDefault
+  expires_at: Date
+  ended_at: Date | null
+  end_reason: string | null
+}
+export interface OfferingsTable {
+  provider_id: string
+  type_id: string
+  location: string
+  shape: Jsonb<Shape>
+  price: ColumnType<Price | null, string | null, string | null>
+  available: boolean
+  remaining: number | null
+  seen_at: TimeDefault
+  held_until: Date | null
+  held_reason: string | null
+}
+export interface MachineClassesTable {
+  id: string
+  name: string
+  display_name: Generated<string>
+  shape: JsonbDefault<Shape>
+  offerings: JsonbDefault<readonly ClassOffering[]>
+  machine_selector: ColumnType<MachineSelector | null, string | null | undefined, string | null>
+  bootstrap: JsonbDefault<ClassBootstrap>
+  labels: JsonbDefault<Labels>
+  annotations: JsonbDefault<Labels>
+  auto_created: Generated<boolean>
+  version: Generated<number>
+  created_at: TimeDefault
+  updated_at: TimeDefault
+  deleted_at: Date | null
+}
+export interface HostsTable {
+  organization_id: string
+  id: string
+  workspace_id: string
+  workspace_name: string
+  name: string
+  hostname: string
+  class_id: string
+  class_name: string
+  class_spec: Jsonb<ClassSpec>
+  shape: ColumnType<Shape | null, string | null | undefined, string | null>
+  placement: JsonbDefault<PlacementWish>
+  provider_data: JsonbDefault<JsonObject>
+  labels: JsonbDefault<Labels>
+  annotations: JsonbDefault<Labels>
+  protected: Generated<boolean>
+  state: HostState
+  state_message: Generated<string>
+  conditions: JsonbDefault<readonly Condition[]>
+  last_error: ColumnType<LastError | null, string | null | undefined, string | null>
+  provider_id: string | null
+  provider_name: string | null
+  request_id: string | null
+  request_name: string | null
+  machine_id: string | null
+  machine_name: string | null
+  addresses: JsonbDefault<readonly Address[]>
+  power: PowerState | null
+  price: ColumnType<Price | null, string | null | undefined, string | null>
+  progress: ColumnType<Progress | null, string | null | undefined, string | null>
+  attempts: JsonbDefault<readonly PlacementAttempt[]>
+  phone_home_at: Date | null
+  ready_at: Date | null
+  state_at: TimeDefault
+  release_requested_at: Date | null
+  released_at: Date | null
+  created_by: string
+  version: Generated<number>
+  created_at: TimeDefault
+  updated_at: TimeDefault
+}
+export interface HostSecretsTable {
+  organization_id: string
+  host_id: string
+  user_data_sealed: Buffer
+}
+export interface HostScheduleTable {
+  organization_id: string
+  host_id: string
+  due_at: Date
+}
+export interface MachineRequestsTable {
+  provider_id: string
+  id: string
+  name: string
+  provider_name: string
+  organization_id: string
+  workspace_name: string
+  host_id: string
+  host_name: string
+  class_id: string
+  class_name: string
+  state: RequestState
+  desired_presence: Generated<'PRESENT' | 'ABSENT'>
+  desired_power: Generated<PowerState>
+  reboots: Generated<number>
+  reboots_done: Generated<number>
+  operation: Generated<RequestOperation>
+  operation_generation: Generated<number>
+  generation: Generated<number>
+  observed_generation: Generated<number>
+  external_name: string
+  ownership_key: string
+  type_id: Generated<string>
+  location: Generated<string>
+  price: ColumnType<Price | null, string | null | undefined, string | null>
+  spec: Jsonb<RequestSpec>
+  static: Generated<boolean>
+  machine_id: string | null
+  machine_name: string | null
+  external_id: string | null
+  presence: Generated<Presence>
+  power: PowerState | null
+  addresses: JsonbDefault<readonly Address[]>
+  attributes: JsonbDefault<JsonObject>
+  conditions: JsonbDefault<readonly Condition[]>
+  create_in_doubt: Generated<boolean>
+  progress: ColumnType<Progress | null, string | null | undefined, string | null>
+  last_error: ColumnType<LastError | null, string | null | undefined, string | null>
+  phoned_home_at: Date | null
+  provisioned_at: Date | null
+  gone_at: Date | null
+  forgotten_by: string | null
+  forgotten_reason: string | null
+  version: Generated<number>
+  created_at: TimeDefault
+  updated_at: TimeDefault
+}
+export interface MachineRequestSecretsTable {
+  provider_id: string
+  request_id: string
+  user_data_sealed: Buffer
+  phone_home_token_hash: Buffer
+  phone_home_token_sealed: Buffer
+  phone_home_expires_at: Date
+}
+export interface MachinesTable {
+  provider_id: string
+  id: string
+  name: string
+  provider_name: string
+  static: boolean
+  external_id: string
+  state: MachineState
+  hardware: JsonbDefault<Hardware>
+  addresses: JsonbDefault<readonly Address[]>
+  power: PowerState | null
+  desired_power: PowerState | null
+  reboots: Generated<number>
+  reboots_done: Generated<number>
+  operation: MachineOperation | null
+  operation_generation: Generated<number>
+  generation: Generated<number>
+  observed_generation: Generated<number>
+  request_id: string | null
+  request_name: string | null
+  host_id: string | null
+  host_name: string | null
+  labels: JsonbDefault<Labels>
+  provider_labels: JsonbDefault<Labels>
+  annotations: JsonbDefault<Labels>
+  maintenance: Generated<boolean>
+  cordoned: Generated<boolean>
+  protected: Generated<boolean>
+  conditions: JsonbDefault<readonly Condition[]>
+  last_error: ColumnType<LastError | null, string | null | undefined, string | null>
+  attributes: JsonbDefault<JsonObject>
+  provider_data: JsonbDefault<JsonObject>
+  seen_at: Date | null
+  version: Generated<number>
+  created_at: TimeDefault
+  updated_at: TimeDefault
+  gone_at: Date | null
+}
+export type ItemKind = 'MACHINE_REQUEST' | 'MACHINE'
+export interface WorkItemsTable {
+  provider_id: string
+  id: string
+  kind: ItemKind
+  generation: Generated<number>
+  sent_generation: Generated<number>
+  due_at: Date | null
+  session_id: string | null
+  fence: Generated<number>
+  claimed_at: Date | null
+  attempt: Generated<number>
+}
+export interface StepsTable {
+  provider_id: string
+  item_id: string
+  operation: string
+  operation_generation: number
+  name: string
+  result: ColumnType<unknown, string | null, string | null>
+  fence: number
+  created_at: TimeDefault
+}
+export interface OrphansTable {
+  provider_id: string
+  kind: string
+  external_id: string
+  ownership_key: string
+  name: Generated<string>
+  first_seen_at: TimeDefault
+  last_seen_at: TimeDefault
+  sightings: Generated<number>
+  removal_ordered_at: Date | null
+}
+export interface EventsTable {
+  xid: Generated<string>
+  id: GeneratedAlways<number>
+  event_id: string
+  at: TimeDefault
+  subject: string
+  related: Generated<string[]>
+  provider_id: string | null
+  organization_id: string | null
+  reason: string
+  message: string
+  severity: 'INFO' | 'WARNING' | 'ERROR'
+  actor: string
+  request_id: Generated<string>
+}
+export type WatchedResource = 'provider' | 'machine_class' | 'host' | 'machine_request' | 'machine'
+export interface ChangesTable {
+  xid: Generated<string>
+  id: GeneratedAlways<number>
+  at: TimeDefault
+  resource: WatchedResource
+  resource_id: string
+  op: 'CREATED' | 'UPDATED' | 'DELETED'
+  doc: Jsonb<Record<string, unknown>>
+}
+export interface ChangeHorizonTable {
+  only_row: Generated<boolean>
+  changes_xid: string
+  changes_id: number
+  events_xid: string
+  events_id: number
+}
+
+export interface Tables {
+  hub_meta: HubMetaTable
+  organizations: OrganizationsTable
+  workspaces: WorkspacesTable
+  certificate_authorities: CertificateAuthoritiesTable
+  client_tokens: ClientTokensTable
+  idempotency_keys: IdempotencyKeysTable
+  providers: ProvidersTable
+  provider_credentials: ProviderCredentialsTable
+  join_tokens: JoinTokensTable
+  provider_certificates: ProviderCertificatesTable
+  sessions: SessionsTable
+  offerings: OfferingsTable
+  machine_classes: MachineClassesTable
+  hosts: HostsTable
+  host_secrets: HostSecretsTable
+  host_schedule: HostScheduleTable
+  machine_requests: MachineRequestsTable
+  machine_request_secrets: MachineRequestSecretsTable
+  machines: MachinesTable
+  work_items: WorkItemsTable
+  steps: StepsTable
+  orphans: OrphansTable
+  events: EventsTable
+  changes: ChangesTable
+  change_horizon: ChangeHorizonTable
+}
+
+export type ProviderRow = Selectable<ProvidersTable>
+export type MachineClassRow = Selectable<MachineClassesTable>
+export type HostRow = Selectable<HostsTable>
+export type MachineRequestRow = Selectable<MachineRequestsTable>
+export type MachineRow = Selectable<MachinesTable>
+export type WorkItemRow = Selectable<WorkItemsTable>
+export type SessionRow = Selectable<SessionsTable>
+export type OfferingRow = Selectable<OfferingsTable>
+export type EventRow = Selectable<EventsTable>
+export type ChangeRow = Selectable<ChangesTable>
