@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Kysely, PostgresDialect, type Transaction } from 'kysely'
+import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely'
 import pg from 'pg'
 import type { Tables } from './tables.js'
 
@@ -60,4 +60,12 @@ export async function inTransaction<T>(db: Db, work: (tx: Tx) => Promise<T>): Pr
       await sleep(Math.random() * 2 ** attempt * 5)
     }
   }
+}
+
+/** The database's clock: the only one that times are compared by. */
+export async function databaseTime(db: Db): Promise<Date> {
+  const result = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(db)
+  const row = result.rows[0]
+  if (row === undefined) throw new Error('the database told no time')
+  return row.now
 }

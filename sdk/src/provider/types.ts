@@ -215,7 +215,7 @@ export type StepRun<Result> = (signal: AbortSignal) => Promise<Result>
 export interface StepEffect<Result> {
   readonly run: StepRun<Result>
   readonly find: (signal: AbortSignal) => Promise<Result | undefined>
-  /** How long `run` may take before its outcome is in doubt. Default 60 000. */
+  /** How long `run` may take before its outcome is in doubt. Default: the definition's `effectTimeoutMs`. */
   readonly timeoutMs?: number
 }
 
@@ -244,6 +244,11 @@ interface CommonDefinition<Config, Credentials, Data> {
   readonly capacity?: number
   /** How long after a create a listing may still not show it, at most. Default 0. */
   readonly listingLagMs?: number
+  /**
+   * How long a create may be under way out there until it has either happened or never will. Default 60 000. It is what a step's
+   * effect may take where the step itself does not say, and what a delete waits for where a create is in doubt.
+   */
+  readonly effectTimeoutMs?: number
   /** How often to list. Default 30 000. */
   readonly listIntervalMs?: number
   /** Calls allowed by window, by budget name. They belong to the credential. */

@@ -1,0 +1,312 @@
+import { create, type JsonObject as ProtoJsonObject, type JsonValue } from '@bufbuild/protobuf'
+import { durationMs, type Duration, ValueSchema } from '@bufbuild/protobuf/wkt'
+import { fromJson, toJson } from '@bufbuild/protobuf'
+import {
+  AddressType,
+  Capability,
+  ConditionStatus,
+  DesiredSchema,
+  FailureCode,
+  Health,
+  ItemKind,
+  MachineSpecSchema,
+  Operation,
+  PowerState,
+  Presence,
+  StaticMachineSchema,
+  StepResultSchema,
+  type Address,
+  type Desired,
+  type Failure,
+  type Hardware,
+  type MachineSpec,
+  type Observed,
+  type Report,
+  type Shape,
+  type StepResult,
+} from '@slipway/proto/provider/v1'
+import type * as facts from '../domain/facts.js'
+import type { Capability as DomainCapability, Health as DomainHealth } from '../domain/provider/provider.js'
+import type { ObservedFacts, ReportFacts } from '../domain/request/apply-report.js'
+import { ownershipKey } from '../domain/names.js'
+import type { ItemKind as StoredItemKind, MachineRequestRow, MachineRow } from '../store/tables.js'
+import type { StoredStep } from '../store/work-items.js'
+
+// Between the wire and the domain. Protobuf enums stop here.
+
+const capabilityNames: Readonly<Record<number, DomainCapability>> = {
+  [Capability.POWER]: 'POWER',
+  [Capability.REINSTALL]: 'REINSTALL',
+  [Capability.INSPECT]: 'INSPECT',
+  [Capability.OFFERINGS]: 'OFFERINGS',
+  [Capability.VALIDATE]: 'VALIDATE',
+  [Capability.LIST]: 'LIST',
+  [Capability.REMOVE_ORPHAN]: 'REMOVE_ORPHAN',
+}
+
+/** Capabilities that this hub knows; others are ignored. */
+export function fromCapabilities(values: readonly Capability[]): DomainCapability[] {
+  return [...new Set(values.flatMap((value) => capabilityNames[value] ?? []))]
+}
+
+export function fromHealth(health: Health): DomainHealth {
+  if (health === Health.DEGRADED) return 'DEGRADED'
+  return health === Health.UNHEALTHY ? 'UNHEALTHY' : 'HEALTHY'
+}
+
+export function fromPower(power: PowerState): facts.PowerState | undefined {
+  if (power === PowerState.ON) return 'ON'
+  return power === PowerState.OFF ? 'OFF' : undefined
+}
+
+export function toPower(power: facts.PowerState | null | undefined): PowerState {
+  if (power === 'ON') return PowerState.ON
+  return power === 'OFF' ? PowerState.OFF : PowerState.UNSPECIFIED
+}
+
+export function toItemKind(kind: StoredItemKind): ItemKind {
+  return kind === 'MACHINE' ? ItemKind.MACHINE : ItemKind.MACHINE_REQUEST
+}
+
+const operations = {
+  PROVISION: Operation.PROVISION,
+  DEPROVISION: Operation.DEPROVISION,
+  VERIFY: Operation.VERIFY,
+  INSPECT: Operation.INSPECT,
+  CLEAN: Operation.CLEAN,
+  POWER: Operation.POWER,
+} as const
+
+function toOperation(name: string | null): Operation {
+  return name !== null && name in operations ? operations[name as keyof typeof operations] : Operation.UNSPECIFIED
+}
+
+function fromOperation(operation: Operation): string {
+  return Object.entries(operations).find(([, value]) => value === operation)?.[0] ?? ''
+}
+
+const failureCodes: Readonly<Record<number, facts.FailureCode>> = {
+  [FailureCode.CAPACITY]: 'CAPACITY',
+  [FailureCode.QUOTA]: 'QUOTA',
+  [FailureCode.INVALID_SPEC]: 'INVALID_SPEC',
+  [FailureCode.CREDENTIALS]: 'CREDENTIALS',
+  [FailureCode.CONFLICT]: 'CONFLICT',
+  [FailureCode.RATE_LIMITED]: 'RATE_LIMITED',
+  [FailureCode.UNAVAILABLE]: 'UNAVAILABLE',
+  [FailureCode.TIMEOUT]: 'TIMEOUT',
+  [FailureCode.INTERNAL]: 'INTERNAL',
+}
+
+export function fromFailure(failure: Failure): facts.Failure {
+  return {
+    code: failureCodes[failure.code] ?? 'INTERNAL',
+    message: failure.message,
+    retryable: failure.retryable,
+    externalCode: failure.externalCode,
+    step: failure.step,
+    ...(failure.retryAfter !== undefined && { retryAfterMs: toMs(failure.retryAfter) }),
+  }
+}
+
+/** A duration in whole milliseconds, never negative. */
+export function toMs(duration: Duration | undefined): number {
+  return duration === undefined ? 0 : Math.max(0, Math.round(durationMs(duration)))
+}
+
+export function fromAddresses(addresses: readonly Address[]): facts.Address[] {
+  return addresses.map((address) => ({
+    type: address.type === AddressType.PUBLIC ? 'PUBLIC' : address.type === AddressType.PRIVATE ? 'PRIVATE' : 'UNSPECIFIED',
+    ip: address.ip,
+  }))
+}
+
+export function fromShape(shape: Shape): facts.Shape {
+  return {
+    vcpus: shape.vcpus,
+    memoryMib: Number(shape.memoryMib),
+    diskGib: Number(shape.diskGib),
+    diskClass: shape.diskClass,
+    architecture: shape.architecture,
+  }
+}
+
+export function fromHardware(hardware: Hardware): facts.Hardware {
+  return {
+    ...(hardware.shape !== undefined && { shape: fromShape(hardware.shape) }),
+    ...(hardware.vendor !== '' && { vendor: hardware.vendor }),
+    ...(hardware.model !== '' && { model: hardware.model }),
+    ...(hardware.serial !== '' && { serial: hardware.serial }),
+    ...(hardware.details !== undefined && { details: hardware.details as facts.JsonObject }),
+  }
+}
+
+const conditionStatuses: Readonly<Record<ConditionStatus, facts.ConditionStatus>> = {
+  [ConditionStatus.UNSPECIFIED]: 'UNKNOWN',
+  [ConditionStatus.TRUE]: 'TRUE',
+  [ConditionStatus.FALSE]: 'FALSE',
+}
+
+function fromObserved(observed: Observed): ObservedFacts {
+  const power = fromPower(observed.power)
+  return {
+    generation: Number(observed.generation),
+    ...(observed.presence === Presence.PRESENT && { presence: 'PRESENT' as const }),
+    ...(observed.presence === Presence.ABSENT && { presence: 'ABSENT' as const }),
+    ...(observed.externalId !== '' && { externalId: observed.externalId }),
+    ...(power !== undefined && { power }),
+    ...(observed.rebootsDone !== undefined && { rebootsDone: Number(observed.rebootsDone) }),
+    ...(observed.addresses.length > 0 && { addresses: fromAddresses(observed.addresses) }),
+    ...(observed.attributes !== undefined && { attributes: observed.attributes as facts.JsonObject }),
+    ...(observed.conditions.length > 0 && {
+      conditions: observed.conditions.map((condition) => ({
+        type: condition.type,
+        status: conditionStatuses[condition.status],
+        reason: condition.reason,
+        message: condition.message,
+      })),
+    }),
+    ...(observed.createInDoubt !== undefined && { createInDoubt: observed.createInDoubt }),
+    ...(observed.hardware !== undefined && { hardware: fromHardware(observed.hardware) }),
+  }
+}
+
+export function fromReport(report: Report): ReportFacts {
+  const { step, progress, observed, failure, completed } = report
+  return {
+    ...(step !== undefined && {
+      step: {
+        operation: fromOperation(step.operation),
+        operationGeneration: Number(step.operationGeneration),
+        name: step.name,
+        result: step.result === undefined ? null : toJson(ValueSchema, step.result),
+      },
+    }),
+    ...(progress !== undefined && {
+      progress: {
+        step: progress.step,
+        message: progress.message,
+        ...(progress.percent !== undefined && { percent: progress.percent }),
+      },
+    }),
+    ...(observed !== undefined && { observed: fromObserved(observed) }),
+    ...(failure !== undefined && { failure: fromFailure(failure) }),
+    ...(completed !== undefined && {
+      completed: { operation: fromOperation(completed.operation), operationGeneration: Number(completed.operationGeneration) },
+    }),
+  }
+}
+
+/** The stored steps of one operation, for whoever goes on with it. */
+export function toStepResults(steps: readonly StoredStep[], operation: string | null, operationGeneration: number): StepResult[] {
+  return steps
+    .filter((step) => step.operation === operation && step.operationGeneration === operationGeneration)
+    .map((step) =>
+      create(StepResultSchema, {
+        operation: toOperation(step.operation),
+        operationGeneration: BigInt(step.operationGeneration),
+        name: step.name,
+        result: fromJson(ValueSchema, (step.result ?? null) as JsonValue),
+      }),
+    )
+}
+
+/** The opened secrets of a request, and where its machine phones home. */
+export interface BootstrapSecrets {
+  readonly userData: string
+  readonly phoneHomeToken: string
+  /** The client API's base URL as machines reach it. */
+  readonly publicUrl: string
+}
+
+/** A machine request's order, as its provider gets it. */
+export function toMachineSpec(row: MachineRequestRow, secrets: BootstrapSecrets | undefined): MachineSpec {
+  const phoneHome = row.spec.phoneHome && secrets !== undefined
+  return create(MachineSpecSchema, {
+    name: row.external_name,
+    ownershipKey: row.ownership_key,
+    typeId: row.type_id,
+    location: row.location,
+    shape: toShape(row.spec.shape),
+    providerData: row.spec.providerData as ProtoJsonObject,
+    bootstrap: {
+      hostname: row.spec.hostname,
+      userData: secrets?.userData ?? '',
+      phoneHomeUrl: phoneHome ? `${secrets.publicUrl}/slipway.hub.v1.BootstrapService/PhoneHome` : '',
+      phoneHomePathUrl: phoneHome ? `${secrets.publicUrl}/phone-home/${secrets.phoneHomeToken}` : '',
+      phoneHomeToken: phoneHome ? secrets.phoneHomeToken : '',
+    },
+    host: {
+      host: row.host_name,
+      hostUid: row.host_id,
+      workspace: row.workspace_name,
+      machineClass: row.class_name,
+      labels: { ...row.spec.labels },
+    },
+  })
+}
+
+export function toShape(shape: facts.Shape): { vcpus: number; memoryMib: bigint; diskGib: bigint; diskClass: string; architecture: string } {
+  return {
+    vcpus: shape.vcpus,
+    memoryMib: BigInt(shape.memoryMib),
+    diskGib: BigInt(shape.diskGib),
+    diskClass: shape.diskClass,
+    architecture: shape.architecture,
+  }
+}
+
+function toStaticMachine(row: MachineRow) {
+  return create(StaticMachineSchema, {
+    machineId: row.id,
+    externalId: row.external_id,
+    providerData: row.provider_data as ProtoJsonObject,
+  })
+}
+
+/** The wish for a machine request. */
+export function toRequestDesired(row: MachineRequestRow, machine: MachineRow | undefined, secrets: BootstrapSecrets | undefined): Desired {
+  return create(DesiredSchema, {
+    generation: BigInt(row.generation),
+    operation: toOperation(row.operation),
+    operationGeneration: BigInt(row.operation_generation),
+    presence: row.desired_presence === 'PRESENT' ? Presence.PRESENT : Presence.ABSENT,
+    power: toPower(row.desired_power),
+    reboots: BigInt(row.reboots),
+    spec: toMachineSpec(row, secrets),
+    ...(machine !== undefined && { machine: toStaticMachine(machine) }),
+  })
+}
+
+/** The wish for a static machine's own work. Without a person's wish, power is what its operation makes of it. */
+export function toMachineDesired(row: MachineRow): Desired {
+  return create(DesiredSchema, {
+    generation: BigInt(row.generation),
+    operation: toOperation(row.operation),
+    operationGeneration: BigInt(row.operation_generation),
+    presence: Presence.PRESENT,
+    power: toPower(row.desired_power),
+    reboots: BigInt(row.reboots),
+    machine: toStaticMachine(row),
+  })
+}
+
+/** What was reported last of an item, for whoever goes on with it. */
+export function toObserved(row: MachineRequestRow | MachineRow) {
+  const isRequest = 'presence' in row
+  return {
+    generation: BigInt(row.observed_generation),
+    presence: !isRequest || row.presence === 'PRESENT' ? Presence.PRESENT : row.presence === 'ABSENT' ? Presence.ABSENT : Presence.UNSPECIFIED,
+    externalId: row.external_id ?? '',
+    power: toPower(row.power),
+    rebootsDone: BigInt(row.reboots_done),
+    attributes: row.attributes as ProtoJsonObject,
+    ...(isRequest && { createInDoubt: row.create_in_doubt }),
+  }
+}
+
+/** An ownership key's two halves, or undefined for a key that no hub made. */
+export function parseOwnershipKey(key: string): { readonly hubId: string; readonly requestId: string } | undefined {
+  const match = /^([0-9a-f-]{36})\/([0-9a-f-]{36})$/.exec(key)
+  if (match?.[1] === undefined || match[2] === undefined) return undefined
+  return ownershipKey(match[1], match[2]) === key ? { hubId: match[1], requestId: match[2] } : undefined
+}

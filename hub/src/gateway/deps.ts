@@ -1,0 +1,36 @@
+import type { Logger } from 'pino'
+import type { Authority } from '../auth/authority.js'
+import type { Keyring } from '../secrets/keyring.js'
+import type { Db } from '../store/database.js'
+import type { Wake } from '../store/wake.js'
+
+export interface GatewayConfig {
+  /** Address to listen on. */
+  readonly gatewayHost: string
+  /** 0: a free one. */
+  readonly gatewayPort: number
+  /** DNS names and IP addresses that instances may use to reach this replica; they go into its certificate. */
+  readonly gatewayNames: readonly string[]
+  /** The client API's base URL as booted machines reach it. */
+  readonly publicUrl: string
+  /** A lease is good for this long after the last heartbeat. */
+  readonly leaseMs: number
+  /** Heartbeats are wanted at least this often. */
+  readonly heartbeatMs: number
+  /** How often to look for work without being woken. */
+  readonly sweepMs: number
+  /** A frame may be this large. */
+  readonly maxMessageBytes: number
+}
+
+export interface GatewayDeps {
+  readonly db: Db
+  readonly wake: Wake
+  readonly keyring: Keyring
+  readonly authority: Authority
+  readonly config: GatewayConfig
+  readonly log: Logger
+  readonly hubId: string
+  /** This process, for people. */
+  readonly replica: string
+}

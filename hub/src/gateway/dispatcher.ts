@@ -1,0 +1,185 @@
+import type { Logger } from 'pino'
+import { create } from '@bufbuild/protobuf'
+import { ClaimedSchema, DesiredChangedSchema, ItemRefSchema } from '@slipway/proto/provider/v1'
+import { inTransaction } from '../store/database.js'
+import { appendEvents } from '../store/events.js'
+import { scheduleHost } from '../store/host-schedule.js'
+import type { MachineRequestRow } from '../store/tables.js'
+import {
+  claimDueItems,
+  loadItemDetails,
+  markRequestsTakenUp,
+  takeChangedWishes,
+  type ClaimedItem,
+  type ItemDetails,
+} from '../store/work-items.js'
+import type { Tx } from '../store/database.js'
+import { toItemKind, toMachineDesired, toObserved, toRequestDesired, toStepResults, type BootstrapSecrets } from './convert.js'
+import type { GatewayDeps } from './deps.js'
+import type { SessionRegistry } from './registry.js'
+
+/**
+ * Hands due items to the sessions of this replica, in batches over all of them: one statement claims for everybody. It runs when woken, when
+ * credit comes back, and at every sweep.
+ */
+export class Dispatcher {
+  readonly #deps: GatewayDeps
+  readonly #registry: SessionRegistry
+  readonly #log: Logger
+  readonly #wanted = new Set<string>()
+  #running: Promise<void> | undefined
+  #stopped = false
+
+  constructor(deps: GatewayDeps, registry: SessionRegistry) {
+    this.#deps = deps
+    this.#registry = registry
+    this.#log = deps.log.child({ component: 'dispatcher' })
+  }
+
+  /** Looks for work of these providers, soon. */
+  request(...providerIds: readonly string[]): void {
+    if (this.#stopped) return
+    for (const id of providerIds) if (this.#registry.hasProvider(id)) this.#wanted.add(id)
+    if (this.#wanted.size > 0) this.#running ??= this.#run()
+  }
+
+  /** Claims nothing more; resolves when nothing is under way. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await this.#running
+  }
+
+  async #run(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve))
+    while (this.#wanted.size > 0 && !this.#stopped) {
+      const providers = new Set(this.#wanted)
+      this.#wanted.clear()
+      try {
+        await this.#tellChanges(providers)
+        if (await this.#claim(providers)) for (const id of providers) this.#wanted.add(id)
+      } catch (error) {
+        // The sweep asks again; until then the rows are as they were, or claimed for sessions that will be told by their next Hello.
+        this.#log.warn({ err: error }, 'cannot dispatch now')
+        break
+      }
+    }
+    this.#running = undefined
+  }
+
+  /** Claims once. True: more may be due. */
+  async #claim(providers: ReadonlySet<string>): Promise<boolean> {
+    const credits = this.#registry.credits(providers)
+    if (credits.length === 0) return false
+    const { items, details } = await inTransaction(this.#deps.db, async (tx) => {
+      const claimed = await claimDueItems(tx, credits)
+      if (claimed.length === 0) return { items: claimed, details: undefined }
+      await this.#takeUp(tx, claimed)
+      return { items: claimed, details: await loadItemDetails(tx, claimed) }
+    })
+    if (details === undefined) return false
+    for (const item of items) this.#sendClaimed(item, details)
+    this.#deps.wake.signal({ kind: 'change' }, { kind: 'host' })
+    const claimedBy = new Map<string, number>()
+    for (const item of items) claimedBy.set(item.sessionId, (claimedBy.get(item.sessionId) ?? 0) + 1)
+    return credits.some((credit) => claimedBy.get(credit.sessionId) === credit.credit)
+  }
+
+  async #takeUp(tx: Tx, items: readonly ClaimedItem[]): Promise<void> {
+    const requests = await markRequestsTakenUp(
+      tx,
+      items.filter((item) => item.kind === 'MACHINE_REQUEST').map((item) => item.id),
+    )
+    await appendEvents(tx, { actor: 'hub', requestId: '' }, requests.map(takenUpEvent))
+    for (const request of requests) await scheduleHost(tx, { organizationId: request.organization_id, hostId: request.host_id })
+  }
+
+  async #tellChanges(providers: ReadonlySet<string>): Promise<void> {
+    const sessions = this.#registry.sessionsOf(providers)
+    const { items, details } = await inTransaction(this.#deps.db, async (tx) => {
+      const changed = await takeChangedWishes(
+        tx,
+        sessions.map((session) => session.id),
+      )
+      if (changed.length === 0) return { items: changed, details: undefined }
+      await this.#takeUp(tx, changed)
+      return { items: changed, details: await loadItemDetails(tx, changed) }
+    })
+    if (details === undefined) return
+    for (const item of items) {
+      const wish = this.#wish(item, details)
+      if (wish === undefined) continue
+      const changed = create(DesiredChangedSchema, {
+        item: create(ItemRefSchema, { kind: toItemKind(item.kind), id: item.id }),
+        fence: BigInt(item.fence),
+        desired: wish.desired,
+        steps: wish.steps,
+      })
+      this.#registry.get(item.sessionId)?.send({ case: 'desiredChanged', value: changed })
+    }
+    this.#deps.wake.signal({ kind: 'change' }, { kind: 'host' })
+  }
+
+  #sendClaimed(item: ClaimedItem, details: ItemDetails): void {
+    const session = this.#registry.get(item.sessionId)
+    const wish = this.#wish(item, details)
+    // A session that is gone by now says so with its next Hello, or by its silence.
+    if (session === undefined || wish === undefined) return
+    session.hold(item.id)
+    session.send({
+      case: 'claimed',
+      value: create(ClaimedSchema, {
+        item: create(ItemRefSchema, { kind: toItemKind(item.kind), id: item.id }),
+        fence: BigInt(item.fence),
+        desired: wish.desired,
+        steps: wish.steps,
+        observed: wish.observed,
+        attempt: item.attempt + 1,
+      }),
+    })
+  }
+
+  #wish(item: ClaimedItem, details: ItemDetails) {
+    const steps = details.steps.get(item.id) ?? []
+    const request = details.requests.get(item.id)
+    if (request !== undefined) {
+      const machine = request.machine_id === null ? undefined : details.machines.get(request.machine_id)
+      return {
+        desired: toRequestDesired(request, machine, this.#secrets(request, details)),
+        steps: toStepResults(steps, request.operation, request.operation_generation),
+        observed: toObserved(request),
+      }
+    }
+    const machine = details.machines.get(item.id)
+    if (machine === undefined) return undefined
+    return {
+      desired: toMachineDesired(machine),
+      steps: toStepResults(steps, machine.operation, machine.operation_generation),
+      observed: toObserved(machine),
+    }
+  }
+
+  #secrets(request: MachineRequestRow, details: ItemDetails): BootstrapSecrets | undefined {
+    const sealed = details.secrets.get(request.id)
+    // What a machine needs to set itself up is nobody's business once it is to go.
+    if (sealed === undefined || request.desired_presence === 'ABSENT') return undefined
+    const { keyring, config } = this.#deps
+    return {
+      userData: keyring.open('request.user-data', request.id, sealed.userData).toString('utf8'),
+      phoneHomeToken: keyring.open('request.phone-home', request.id, sealed.phoneHomeToken).toString('utf8'),
+      publicUrl: config.publicUrl,
+    }
+  }
+}
+
+function takenUpEvent(request: MachineRequestRow) {
+  const removing = request.operation === 'DEPROVISION'
+  return {
+    subject: `machineRequests/${request.name}`,
+    related: [request.host_name, `providers/${request.provider_name}`],
+    reason: removing ? ('RequestDeprovisioning' as const) : ('RequestClaimed' as const),
+    message: removing ? `${request.provider_name} removes the machine` : `${request.provider_name} makes the machine`,
+    severity: 'INFO' as const,
+    providerId: request.provider_id,
+    organizationId: request.organization_id,
+  }
+}

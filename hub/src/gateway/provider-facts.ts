@@ -1,0 +1,33 @@
+import type { Configured, Heartbeat } from '@slipway/proto/provider/v1'
+import { inTransaction } from '../store/database.js'
+import { recordConfigurationAnswer, recordInstanceHealth, type KnownProvider } from '../store/provider-facts.js'
+import { fromFailure, fromHealth, toMs } from './convert.js'
+import type { GatewayDeps } from './deps.js'
+
+/** Stores a change of an instance's health. */
+export async function recordHeartbeatFacts(deps: GatewayDeps, sessionId: string, provider: KnownProvider, heartbeat: Heartbeat): Promise<void> {
+  const said = {
+    health: fromHealth(heartbeat.health),
+    message: heartbeat.message,
+    failure: heartbeat.failure === undefined ? undefined : fromFailure(heartbeat.failure),
+    budgets: heartbeat.budgets.map((budget) => ({
+      name: budget.name,
+      limit: budget.limit,
+      remaining: budget.remaining,
+      resetsInMs: toMs(budget.resetsIn),
+    })),
+  }
+  await inTransaction(deps.db, (tx) => recordInstanceHealth(tx, sessionId, provider, said, new Date()))
+  deps.wake.signal({ kind: 'change' })
+}
+
+/** Stores an instance's answer to a new configuration. */
+export async function recordConfigured(deps: GatewayDeps, provider: KnownProvider, configured: Configured): Promise<void> {
+  const answer = {
+    version: Number(configured.version),
+    ok: configured.ok,
+    failure: configured.failure === undefined ? undefined : fromFailure(configured.failure),
+  }
+  await inTransaction(deps.db, (tx) => recordConfigurationAnswer(tx, provider, answer, new Date()))
+  deps.wake.signal({ kind: 'change' })
+}

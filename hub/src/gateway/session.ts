@@ -1,0 +1,236 @@
+import { create } from '@bufbuild/protobuf'
+import { durationFromMs } from '@bufbuild/protobuf/wkt'
+import {
+  AckSchema,
+  ConfigureSchema,
+  DrainSchema,
+  NackReason,
+  NackSchema,
+  RemoveOrphanSchema,
+  RevokedSchema,
+  ValidateSchema,
+  type Heartbeat,
+  type HubMessage,
+  type MachineSpec,
+  type OwnedResource,
+  type ProviderMessage,
+  type Release,
+  type Report,
+  type Validated,
+} from '@slipway/proto/provider/v1'
+import type { Capability, ProviderKind } from '../domain/provider/provider.js'
+import type { WorkEntry } from '../store/reports.js'
+import { fromReport, toItemKind, toMs } from './convert.js'
+import { ItemRefSchema } from '@slipway/proto/provider/v1'
+import type { Outbox } from './outbox.js'
+import type { WorkLog } from './work-log.js'
+
+export interface SessionIdentity {
+  readonly id: string
+  readonly providerId: string
+  readonly providerName: string
+  readonly instanceId: string
+  readonly kind: ProviderKind
+  readonly capabilities: readonly Capability[]
+}
+
+export interface SessionHooks {
+  /** Credit has come back, or there is more of it. */
+  readonly wantsWork: () => void
+  readonly capacityChanged: (capacity: number) => void
+  readonly heartbeat: (heartbeat: Heartbeat) => void
+  /** Everything that concerns the provider as a whole: inventory, offerings, answers to Configure. */
+  readonly providerMessage: (body: ProviderMessage['body']) => void
+  /** The instance broke the protocol. */
+  readonly violation: (message: string) => void
+  /** The stream is to end, and the instance to connect again. */
+  readonly end: (message: string) => void
+  /** The stream is to end for this reason. */
+  readonly failWith: (error: unknown) => void
+}
+
+const reasons = {
+  STALE_FENCE: NackReason.STALE_FENCE,
+  UNKNOWN_ITEM: NackReason.UNKNOWN_ITEM,
+  INVALID: NackReason.INVALID,
+  UNAVAILABLE: NackReason.UNAVAILABLE,
+} as const
+
+/** One instance's live session on this replica: what it holds, how much more it takes, and what is said each way after the handshake. */
+export class ProviderSession {
+  readonly id: string
+  readonly providerId: string
+  readonly providerName: string
+  readonly instanceId: string
+  readonly kind: ProviderKind
+  readonly capabilities: ReadonlySet<Capability>
+  /** Version of the configuration that the instance was sent last. */
+  configVersion = 0
+  readonly #outbox: Outbox
+  readonly #workLog: WorkLog
+  readonly #hooks: SessionHooks
+  readonly #held = new Set<string>()
+  readonly #validations = new Map<string, (validated: Validated) => void>()
+  #capacity = 0
+  #draining = false
+  #lastSequence = 0n
+
+  constructor(identity: SessionIdentity, outbox: Outbox, workLog: WorkLog, hooks: SessionHooks) {
+    this.id = identity.id
+    this.providerId = identity.providerId
+    this.providerName = identity.providerName
+    this.instanceId = identity.instanceId
+    this.kind = identity.kind
+    this.capabilities = new Set(identity.capabilities)
+    this.#outbox = outbox
+    this.#workLog = workLog
+    this.#hooks = hooks
+  }
+
+  /** How many more items the instance takes now. */
+  get credit(): number {
+    return this.#draining ? 0 : Math.max(0, this.#capacity - this.#held.size)
+  }
+
+  get heldCount(): number {
+    return this.#held.size
+  }
+
+  hold(itemId: string): void {
+    this.#held.add(itemId)
+  }
+
+  send(body: HubMessage['body']): void {
+    this.#outbox.send(body)
+  }
+
+  /** Ends the stream; the instance connects again, with what it holds. */
+  end(message: string): void {
+    this.#hooks.end(message)
+  }
+
+  /** Ends the stream for good reason. */
+  fail(error: unknown): void {
+    this.#hooks.failWith(error)
+  }
+
+  /** Handles one message of the instance, after Hello. */
+  handle(body: ProviderMessage['body']): void {
+    switch (body.case) {
+      case 'ready':
+        this.#capacity = body.value.capacity
+        this.#hooks.capacityChanged(this.#capacity)
+        this.#hooks.wantsWork()
+        return
+      case 'report':
+        this.#report(body.value)
+        return
+      case 'release':
+        this.#release(body.value)
+        return
+      case 'heartbeat':
+        this.#hooks.heartbeat(body.value)
+        return
+      case 'validated':
+        this.#validations.get(body.value.validationId)?.(body.value)
+        return
+      case 'inventory':
+      case 'offerings':
+      case 'configured':
+        this.#hooks.providerMessage(body)
+        return
+      case 'hello':
+        this.#hooks.violation('Hello may come only once, as the first message')
+        return
+      case undefined:
+        // A message of a newer protocol that this hub does not know.
+        return
+    }
+  }
+
+  /** Asks the instance about an order. Resolves with undefined when it does not answer in time. */
+  validate(spec: MachineSpec, deadlineMs: number): Promise<Validated | undefined> {
+    const validationId = crypto.randomUUID()
+    return new Promise((resolve) => {
+      const settle = (validated: Validated | undefined) => {
+        clearTimeout(timer)
+        this.#validations.delete(validationId)
+        resolve(validated)
+      }
+      const timer = setTimeout(() => settle(undefined), deadlineMs)
+      this.#validations.set(validationId, settle)
+      this.send({ case: 'validate', value: create(ValidateSchema, { validationId, spec, deadline: durationFromMs(deadlineMs) }) })
+    })
+  }
+
+  configure(message: { readonly version: number; readonly config: object; readonly credentials: object }): void {
+    this.configVersion = message.version
+    this.send({
+      case: 'configure',
+      value: create(ConfigureSchema, {
+        version: BigInt(message.version),
+        config: message.config as never,
+        credentials: message.credentials as never,
+      }),
+    })
+  }
+
+  removeOrphan(resource: OwnedResource): void {
+    this.send({ case: 'removeOrphan', value: create(RemoveOrphanSchema, { resource }) })
+  }
+
+  /** Gives it no more work and asks it to move. */
+  drain(reason: string, deadlineMs: number): void {
+    this.#draining = true
+    this.send({ case: 'drain', value: create(DrainSchema, { reason, deadline: durationFromMs(deadlineMs) }) })
+  }
+
+  #report(report: Report): void {
+    if (report.item === undefined) return
+    if (report.sequence <= this.#lastSequence) {
+      this.#hooks.violation(`sequence ${report.sequence} came after ${this.#lastSequence}; it must rise with every report`)
+      return
+    }
+    this.#lastSequence = report.sequence
+    const entry = this.#entry(report.item.id, report.fence, { kind: 'report', report: fromReport(report) })
+    void this.#workLog.submit(entry).then((result) => {
+      if (result.ok) {
+        this.send({ case: 'ack', value: create(AckSchema, { sequence: report.sequence }) })
+        return
+      }
+      this.send({
+        case: 'nack',
+        value: create(NackSchema, { sequence: report.sequence, reason: reasons[result.reason], message: result.message }),
+      })
+    })
+  }
+
+  #release(release: Release): void {
+    if (release.item === undefined) return
+    const itemId = release.item.id
+    const body =
+      release.outcome.case === 'settledGeneration'
+        ? ({ kind: 'settled', generation: Number(release.outcome.value) } as const)
+        : ({ kind: 'retry', afterMs: toMs(release.outcome.value) } as const)
+    void this.#workLog.submit(this.#entry(itemId, release.fence, body)).then(() => {
+      this.#held.delete(itemId)
+      this.#hooks.wantsWork()
+    })
+  }
+
+  #entry(itemId: string, fence: bigint, body: WorkEntry['body']): WorkEntry {
+    return { sessionId: this.id, providerId: this.providerId, providerName: this.providerName, itemId, fence: Number(fence), body }
+  }
+}
+
+/** Tells a session that a claim of it is over. */
+export function revoked(item: { readonly kind: 'MACHINE' | 'MACHINE_REQUEST'; readonly id: string; readonly fence: number }, reason: string): HubMessage['body'] {
+  return {
+    case: 'revoked',
+    value: create(RevokedSchema, {
+      item: create(ItemRefSchema, { kind: toItemKind(item.kind), id: item.id }),
+      fence: BigInt(item.fence),
+      reason,
+    }),
+  }
+}

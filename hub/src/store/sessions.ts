@@ -1,0 +1,181 @@
+import { sql } from 'kysely'
+import type { Capability, Health } from '../domain/provider/provider.js'
+import type { Db, Tx } from './database.js'
+import type { ProviderRow } from './tables.js'
+
+// Sessions and the leases that hang on them. All times are the database's own, so that no replica's clock matters.
+
+export interface NewSession {
+  readonly id: string
+  readonly providerId: string
+  readonly instanceId: string
+  readonly instanceName: string
+  readonly replica: string
+  readonly sdk: string
+  readonly providerVersion: string
+  readonly certificateSerial: string
+  readonly leaseMs: number
+}
+
+export interface HeldClaim {
+  readonly id: string
+  readonly fence: number
+  readonly generation: number
+}
+
+/**
+ * Stores a session, binds to it what the instance says it holds from an earlier one, under the same fences, and frees what else the earlier
+ * ones held: the process itself says that it does not work on that.
+ */
+export async function openSession(
+  tx: Tx,
+  session: NewSession,
+  holds: readonly HeldClaim[],
+): Promise<{ readonly bound: ReadonlySet<string>; readonly supersededIds: readonly string[] }> {
+  await tx
+    .insertInto('sessions')
+    .values({
+      id: session.id,
+      provider_id: session.providerId,
+      instance_id: session.instanceId,
+      instance_name: session.instanceName,
+      replica: session.replica,
+      sdk: session.sdk,
+      provider_version: session.providerVersion,
+      certificate_serial: session.certificateSerial,
+      expires_at: sql<Date>`clock_timestamp() + ${session.leaseMs} * interval '1 millisecond'`,
+    })
+    .execute()
+  const bound = await sql<{ id: string }>`
+    update work_items
+    set session_id = ${session.id}, sent_generation = least(work_items.generation, held.generation)
+    from unnest(
+      ${holds.map((held) => held.id)}::uuid[], ${holds.map((held) => held.fence)}::bigint[], ${holds.map((held) => held.generation)}::bigint[]
+    ) as held (id, fence, generation)
+    where work_items.provider_id = ${session.providerId}
+      and work_items.id = held.id
+      and work_items.fence = held.fence
+      and (
+        work_items.session_id is null
+        or work_items.session_id in (
+          select id from sessions where provider_id = ${session.providerId} and instance_id = ${session.instanceId}
+        )
+      )
+    returning work_items.id
+  `.execute(tx)
+  await sql`
+    update work_items
+    set session_id = null, due_at = clock_timestamp()
+    where session_id in (
+      select id from sessions
+      where provider_id = ${session.providerId} and instance_id = ${session.instanceId} and id <> ${session.id}
+    )
+  `.execute(tx)
+  const superseded = await tx
+    .updateTable('sessions')
+    .set({ ended_at: sql<Date>`clock_timestamp()`, end_reason: 'superseded' })
+    .where('provider_id', '=', session.providerId)
+    .where('instance_id', '=', session.instanceId)
+    .where('id', '<>', session.id)
+    .where('ended_at', 'is', null)
+    .returning('id')
+    .execute()
+  return { bound: new Set(bound.rows.map((row) => row.id)), supersededIds: superseded.map((row) => row.id) }
+}
+
+/** What an instance says of its provider when it connects. */
+export interface Introduction {
+  readonly capabilities: readonly Capability[]
+  readonly configSchema: string
+  readonly credentialsSchema: string
+  readonly dataSchema: string
+  readonly listingLagMs: number
+}
+
+/** Stores what an instance said of its provider, and that the provider is connected. Returns the row as it was before. */
+export async function introduceProvider(tx: Tx, providerId: string, said: Introduction): Promise<ProviderRow | undefined> {
+  const before = await tx
+    .selectFrom('providers')
+    .selectAll()
+    .where('id', '=', providerId)
+    .where('deleted_at', 'is', null)
+    .forUpdate()
+    .executeTakeFirst()
+  if (before === undefined) return undefined
+  await tx
+    .updateTable('providers')
+    .set({
+      state: 'CONNECTED',
+      capabilities: JSON.stringify(said.capabilities),
+      config_schema: said.configSchema,
+      credentials_schema: said.credentialsSchema,
+      data_schema: said.dataSchema,
+      listing_lag_ms: said.listingLagMs,
+    })
+    .where('id', '=', providerId)
+    .execute()
+  return before
+}
+
+/** Extends sessions, and with them every lease that hangs on them. Returns those that were extended: the others are over. */
+export async function extendSessions(db: Db, sessionIds: readonly string[], leaseMs: number): Promise<ReadonlySet<string>> {
+  const result = await sql<{ id: string }>`
+    update sessions
+    set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ${leaseMs} * interval '1 millisecond'
+    where id = any(${[...sessionIds]}::uuid[]) and ended_at is null and expires_at > clock_timestamp()
+    returning id
+  `.execute(db)
+  return new Set(result.rows.map((row) => row.id))
+}
+
+/** Ends a session that its instance closed in good order. What it still held is free at once. */
+export async function endSession(tx: Tx, sessionId: string, reason: string): Promise<void> {
+  await tx
+    .updateTable('work_items')
+    .set({ session_id: null, due_at: sql<Date>`clock_timestamp()` })
+    .where('session_id', '=', sessionId)
+    .execute()
+  await tx
+    .updateTable('sessions')
+    .set({ ended_at: sql<Date>`clock_timestamp()`, end_reason: reason })
+    .where('id', '=', sessionId)
+    .where('ended_at', 'is', null)
+    .execute()
+}
+
+/** Stores how many items a session takes. */
+export async function setSessionCapacity(db: Db, sessionId: string, capacity: number): Promise<void> {
+  await db.updateTable('sessions').set({ capacity }).where('id', '=', sessionId).execute()
+}
+
+export interface HealthReport {
+  readonly sessionId: string
+  readonly providerId: string
+  readonly health: Health
+  readonly message: string
+  readonly budgets: readonly { readonly [key: string]: string | number }[]
+}
+
+/** Stores how an instance is doing. Returns the provider's health before and after: as good as its best live instance. */
+export async function recordHealth(tx: Tx, report: HealthReport): Promise<{ readonly before: Health; readonly after: Health } | undefined> {
+  await tx
+    .updateTable('sessions')
+    .set({ health: report.health, health_message: report.message, budgets: JSON.stringify(report.budgets) })
+    .where('id', '=', report.sessionId)
+    .execute()
+  const provider = await tx.selectFrom('providers').select(['health', 'health_message']).where('id', '=', report.providerId).forUpdate().executeTakeFirst()
+  if (provider === undefined) return undefined
+  const live = await tx
+    .selectFrom('sessions')
+    .select(['health', 'health_message'])
+    .where('provider_id', '=', report.providerId)
+    .where('ended_at', 'is', null)
+    .where(sql<boolean>`expires_at > clock_timestamp()`)
+    .execute()
+  const best = (['HEALTHY', 'DEGRADED', 'UNHEALTHY'] as const).find((health) => live.some((session) => session.health === health)) ?? report.health
+  const message = live.find((session) => session.health === best)?.health_message ?? report.message
+  if (provider.health !== best || provider.health_message !== message) {
+    await tx.updateTable('providers').set({ health: best, health_message: message }).where('id', '=', report.providerId).execute()
+  }
+  return { before: provider.health, after: best }
+}

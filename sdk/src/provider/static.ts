@@ -1,0 +1,115 @@
+import { Operation, Presence } from '@slipway/proto/provider/v1'
+import { failpoint } from '../internal/failpoint.js'
+import { hardwareToProto, observedToProto, staticMachineFromProto, type ObservedInit } from './convert.js'
+import { ProviderError } from './errors.js'
+import { checkedSpec, wireMachine } from './order.js'
+import { convergePower, needsPower, type PowerPort } from './power.js'
+import { retryTransient } from './retry.js'
+import type { Task } from './task.js'
+import type { ObservedMachine, StaticDefinition, StaticMachine } from './types.js'
+import { makeWorkContext } from './work-context.js'
+import { begunObserved } from './work-item.js'
+
+type Definition = StaticDefinition<unknown, unknown, unknown>
+
+/** Makes what is wished true, for a provider of machines that exist already: of a request with its allocated machine, or of a machine for itself. */
+export async function convergeStatic(task: Task, definition: Definition): Promise<void> {
+  const machine = staticMachineFromProto(wireMachine(task))
+  const finished = task.completed && task.wish.operation !== Operation.DEPROVISION
+  if (finished || task.wish.operation === Operation.UNSPECIFIED) return keepUp(task, definition, machine)
+  switch (task.wish.operation) {
+    case Operation.PROVISION:
+      return provision(task, definition, machine)
+    case Operation.DEPROVISION:
+      return deprovision(task, definition, machine)
+    case Operation.VERIFY:
+      return finish(task, definition, machine, await run(task, 'verify', () => definition.verify?.(makeWorkContext(task), machine)))
+    case Operation.INSPECT:
+      return finish(task, definition, machine, await inspect(task, definition, machine))
+    case Operation.CLEAN:
+      return clean(task, definition, machine)
+    case Operation.POWER:
+      return finish(task, definition, machine, {})
+  }
+}
+
+async function provision(task: Task, definition: Definition, machine: StaticMachine): Promise<void> {
+  const spec = await checkedSpec(task, definition, { askProvider: task.item.steps.size === 0 })
+  await task.begin('provision', 'provisioning the machine', begunObserved)
+  const made = { power: 'on' as const, ...(await definition.provision(makeWorkContext(task), machine, spec)) }
+  task.signal.throwIfAborted()
+  task.item.doubts.clear()
+  task.item.inheritedDoubt = false
+  const observed: ObservedInit = { ...observedToProto(made), presence: Presence.PRESENT, createInDoubt: false }
+  if (!needsPower(task, made)) return task.complete({ ...observed, generation: task.wish.generation })
+  await task.complete(observed)
+  await task.settle(await convergePower(task, portOf(task, definition, machine), made))
+}
+
+async function deprovision(task: Task, definition: Definition, machine: StaticMachine): Promise<void> {
+  const port = portOf(task, definition, machine)
+  const nothingToDo = task.completed || task.item.untouched
+  if (!nothingToDo) {
+    await task.begin('deprovision', 'taking the host off the machine')
+    await failpoint('sdk.delete.before')
+    await definition.deprovision?.(makeWorkContext(task), machine)
+    await failpoint('sdk.delete.after')
+    task.signal.throwIfAborted()
+    const seen = await retryTransient(task.signal, port.observe)
+    if (seen?.power !== 'off') await run(task, 'power off', () => port.power?.('off'))
+  }
+  const power = nothingToDo ? {} : observedToProto({ power: 'off' })
+  await task.complete({ ...power, presence: Presence.ABSENT, createInDoubt: false, generation: task.wish.generation })
+}
+
+async function inspect(task: Task, definition: Definition, machine: StaticMachine): Promise<ObservedInit> {
+  if (definition.inspect === undefined) return {}
+  await task.begin('inspect', 'reading the hardware')
+  const hardware = await definition.inspect(makeWorkContext(task), machine)
+  task.signal.throwIfAborted()
+  return { hardware: hardwareToProto(hardware) }
+}
+
+async function clean(task: Task, definition: Definition, machine: StaticMachine): Promise<void> {
+  await run(task, 'clean', () => definition.clean(makeWorkContext(task), machine))
+  const port = portOf(task, definition, machine)
+  const seen = await retryTransient(task.signal, port.observe)
+  // A clean machine waits for its next host without power, whatever the wiping left.
+  if (seen?.power === 'on') await run(task, 'power off', () => port.power?.('off'))
+  await finish(task, definition, machine, {})
+}
+
+/** A function of the author's, begun on the hub's word; one that is not there counts as done. */
+async function run(task: Task, step: string, work: () => Promise<void> | undefined): Promise<ObservedInit> {
+  await task.begin(step, step)
+  await work()
+  task.signal.throwIfAborted()
+  return {}
+}
+
+/** The end of a machine's own operation: its power is brought to what is wished, and all is reported at once. */
+async function finish(task: Task, definition: Definition, machine: StaticMachine, found: ObservedInit): Promise<void> {
+  const observed = await lookAndPower(task, definition, machine)
+  await task.complete({ ...found, ...observed, generation: task.wish.generation })
+}
+
+async function keepUp(task: Task, definition: Definition, machine: StaticMachine): Promise<void> {
+  await task.settle(await lookAndPower(task, definition, machine))
+}
+
+async function lookAndPower(task: Task, definition: Definition, machine: StaticMachine): Promise<ObservedInit> {
+  task.currentStep = 'observe'
+  const port = portOf(task, definition, machine)
+  const seen = await retryTransient(task.signal, port.observe)
+  if (seen === undefined) {
+    throw new ProviderError('INTERNAL', `the machine ${machine.externalId} is not there any more: it was looked for and not found`, { retryable: true })
+  }
+  return { ...observedToProto(seen), presence: Presence.PRESENT, ...(await convergePower(task, port, seen)) }
+}
+
+function portOf(task: Task, definition: Definition, machine: StaticMachine): PowerPort {
+  return {
+    observe: (): Promise<ObservedMachine | undefined> => definition.observe(task.context(), machine),
+    power: (wish) => definition.power(makeWorkContext(task, 'unstored'), machine, wish),
+  }
+}
