@@ -232,6 +232,8 @@ create index hosts_by_id on hosts (id);
 create index hosts_by_workspace on hosts (organization_id, workspace_name, name, id);
 create index hosts_by_class on hosts (class_id) where state <> 'RELEASED';
 create index hosts_by_labels on hosts using gin (labels jsonb_path_ops);
+-- What is under way, for the sweep that makes sure that all of it is scheduled.
+create index hosts_under_way on hosts (organization_id, id) where state not in ('READY', 'ERROR', 'RELEASED');
 
 create table host_secrets (
   organization_id uuid not null,
@@ -306,6 +308,8 @@ create index machine_requests_by_host on machine_requests (host_id);
 create unique index machine_requests_external on machine_requests (provider_id, external_id) where external_id is not null and state <> 'GONE';
 -- A host has one live request at a time: a fallback begins only when the one before is proven gone.
 create unique index machine_requests_live_by_host on machine_requests (host_id) where state <> 'GONE';
+create index machine_requests_under_way on machine_requests (provider_id, id)
+  where state <> 'GONE' and (state <> 'PROVISIONED' or desired_presence = 'ABSENT');
 
 create table machine_request_secrets (
   provider_id uuid not null,
@@ -367,6 +371,7 @@ create unique index machines_external on machines (provider_id, external_id) whe
 -- A machine belongs to at most one request, and a request to at most one machine.
 create unique index machines_request on machines (request_id) where request_id is not null and state <> 'GONE';
 create index machines_available on machines (provider_id) where static and state = 'AVAILABLE';
+create index machines_under_way on machines (provider_id, id) where static and state in ('VERIFYING', 'INSPECTING', 'CLEANING');
 create index machines_by_labels on machines using gin (labels jsonb_path_ops);
 
 -- The claimable half of machine requests and static machines: one mechanism for both. The id is theirs.

@@ -27,6 +27,7 @@ import {
 } from '@slipway/proto/provider/v1'
 import type * as facts from '../domain/facts.js'
 import type { Capability as DomainCapability, Health as DomainHealth } from '../domain/provider/provider.js'
+import type { OrderToValidate } from '../domain/provider/validator.js'
 import type { ObservedFacts, ReportFacts } from '../domain/request/apply-report.js'
 import { ownershipKey } from '../domain/names.js'
 import type { ItemKind as StoredItemKind, MachineRequestRow, MachineRow } from '../store/tables.js'
@@ -231,7 +232,7 @@ export function toMachineSpec(row: MachineRequestRow, secrets: BootstrapSecrets 
     bootstrap: {
       hostname: row.spec.hostname,
       userData: secrets?.userData ?? '',
-      phoneHomeUrl: phoneHome ? `${secrets.publicUrl}/slipway.hub.v1.BootstrapService/PhoneHome` : '',
+      phoneHomeUrl: phoneHome ? `${secrets.publicUrl}/phone-home` : '',
       phoneHomePathUrl: phoneHome ? `${secrets.publicUrl}/phone-home/${secrets.phoneHomeToken}` : '',
       phoneHomeToken: phoneHome ? secrets.phoneHomeToken : '',
     },
@@ -300,6 +301,13 @@ export function toObserved(row: MachineRequestRow | MachineRow) {
     power: toPower(row.power),
     rebootsDone: BigInt(row.reboots_done),
     attributes: row.attributes as ProtoJsonObject,
+    addresses: row.addresses.map((address) => ({ type: AddressType[address.type], ip: address.ip })),
+    conditions: row.conditions.map((condition) => ({
+      type: condition.type,
+      status: ConditionStatus[condition.status === 'UNKNOWN' ? 'UNSPECIFIED' : condition.status],
+      reason: condition.reason,
+      message: condition.message,
+    })),
     ...(isRequest && { createInDoubt: row.create_in_doubt }),
   }
 }
@@ -309,4 +317,16 @@ export function parseOwnershipKey(key: string): { readonly hubId: string; readon
   const match = /^([0-9a-f-]{36})\/([0-9a-f-]{36})$/.exec(key)
   if (match?.[1] === undefined || match[2] === undefined) return undefined
   return ownershipKey(match[1], match[2]) === key ? { hubId: match[1], requestId: match[2] } : undefined
+}
+
+/** An order as its provider is asked about it, before a request exists. */
+export function toMachineSpecToValidate(order: OrderToValidate): MachineSpec {
+  return create(MachineSpecSchema, {
+    typeId: order.typeId,
+    location: order.location,
+    shape: toShape(order.shape),
+    providerData: order.providerData as ProtoJsonObject,
+    bootstrap: { hostname: order.hostname },
+    host: { host: order.hostName, workspace: order.workspace, machineClass: order.machineClass, labels: { ...order.labels } },
+  })
 }

@@ -1,9 +1,9 @@
 import { create } from '@bufbuild/protobuf'
 import { timestampFromDate } from '@bufbuild/protobuf/wkt'
 import { CertificateSchema, EnrollResponseSchema, RenewResponseSchema, type EnrollRequest, type EnrollResponse, type RenewRequest, type RenewResponse } from '@slipway/proto/provider/v1'
-import { inTransaction } from '../store/database.js'
+import { inTransaction, type Tx } from '../store/database.js'
 import { recordCertificate } from '../store/certificates.js'
-import { useJoinToken } from '../store/join-tokens.js'
+import { recordJoinTokenMisuse, useJoinToken } from '../store/join-tokens.js'
 import { recordEnrolment } from '../store/provider-facts.js'
 import { HubError } from '../domain/error/errors.js'
 import type { GatewayDeps } from './deps.js'
@@ -12,28 +12,36 @@ import type { Peer } from './peer.js'
 /** Trades a join token for a certificate, in one transaction: a bad signing request does not cost the token. */
 export async function enroll(request: EnrollRequest, remote: string, deps: GatewayDeps): Promise<EnrollResponse> {
   const usedBy = request.instanceName === '' ? remote : `${request.instanceName} (${remote})`
-  const enrolled = await inTransaction(deps.db, async (tx) => {
-    const { providerId } = await useJoinToken(tx, request.joinToken, usedBy)
-    const providerName = await recordEnrolment(tx, providerId, usedBy)
-    if (providerName === undefined) throw new HubError('PROVIDER_DELETED', 'the provider was deleted')
-    const certificate = await deps.authority.issueProviderCertificate({
-      csrDer: request.csrDer,
-      providerId,
-      instanceName: request.instanceName,
-    })
-    await recordCertificate(tx, {
-      serial: certificate.serial,
-      providerId,
-      instanceName: request.instanceName,
-      notAfter: certificate.notAfter,
-    })
-    return { certificate, providerName }
+  const enrolled = await inTransaction(deps.db, (tx) => enrolIn(tx, request, usedBy, deps)).catch(async (error: unknown) => {
+    if (error instanceof HubError && error.reason === 'JOIN_TOKEN_USED') {
+      await recordJoinTokenMisuse(deps.db, error.metadata['token_id'] ?? '', usedBy)
+      deps.wake.signal({ kind: 'change' })
+    }
+    throw error
   })
   deps.wake.signal({ kind: 'change' })
   return create(EnrollResponseSchema, {
     certificate: toCertificate(enrolled.certificate, deps),
     provider: `providers/${enrolled.providerName}`,
   })
+}
+
+async function enrolIn(tx: Tx, request: EnrollRequest, usedBy: string, deps: GatewayDeps) {
+  const { providerId } = await useJoinToken(tx, request.joinToken, usedBy)
+  const providerName = await recordEnrolment(tx, providerId, usedBy)
+  if (providerName === undefined) throw new HubError('PROVIDER_DELETED', 'the provider was deleted')
+  const certificate = await deps.authority.issueProviderCertificate({
+    csrDer: request.csrDer,
+    providerId,
+    instanceName: request.instanceName,
+  })
+  await recordCertificate(tx, {
+    serial: certificate.serial,
+    providerId,
+    instanceName: request.instanceName,
+    notAfter: certificate.notAfter,
+  })
+  return { certificate, providerName }
 }
 
 /** Gives the caller its next certificate. */
@@ -55,7 +63,7 @@ function toCertificate(
 ) {
   return create(CertificateSchema, {
     certificateDer: issued.certificateDer,
-    caDer: deps.authority.caDer,
+    caDer: [...deps.authority.caDer],
     notBefore: timestampFromDate(issued.notBefore),
     notAfter: timestampFromDate(issued.notAfter),
   })

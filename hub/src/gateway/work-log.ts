@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { inTransaction, sqlState, type Db } from '../store/database.js'
+import { inTransaction, isConnectionLoss, type Db } from '../store/database.js'
 import { applyWorkEntries, type EntryResult, type WorkEntry } from '../store/reports.js'
 import type { Wake } from '../store/wake.js'
 
@@ -75,7 +75,7 @@ export class WorkLog {
       })
       return []
     } catch (error) {
-      if (isRefusal(error)) return this.#applySingly(batch, error)
+      if (!isConnectionLoss(error)) return this.#applySingly(batch, error)
       this.#log.warn({ err: error, entries: batch.length }, 'cannot store reports now')
       return this.#postpone(batch)
     }
@@ -103,15 +103,4 @@ export class WorkLog {
     }
     return kept
   }
-}
-
-/** SQLSTATE classes that speak of the data or the statement, not of the state of the server. */
-function isRefusal(error: unknown): boolean {
-  const state = sqlState(error)
-  if (state === undefined) return !(error instanceof Error && 'code' in error) && !isConnectionText(error)
-  return /^(22|23|42)/.test(state)
-}
-
-function isConnectionText(error: unknown): boolean {
-  return error instanceof Error && /connect|terminat|timeout/i.test(error.message)
 }

@@ -24,6 +24,16 @@ export function violatedConstraint(thrown: unknown): string | undefined {
   return thrown instanceof pg.DatabaseError ? thrown.constraint : undefined
 }
 
+/** Whether the database could not be reached, or went away in the middle. What was under way may or may not be committed. */
+export function isConnectionLoss(thrown: unknown): boolean {
+  const state = sqlState(thrown)
+  // Class 08: connection; 57P01 to 57P03: shutting down, crashed, starting; 53300: no more connections.
+  if (state !== undefined) return state.startsWith('08') || /^57P0[123]$/.test(state) || state === '53300'
+  if (!(thrown instanceof Error)) return false
+  const code = 'code' in thrown ? String(thrown.code) : ''
+  return /^(ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT)$/.test(code) || /connection terminated|timeout exceeded when trying to connect|Connection ended/i.test(thrown.message)
+}
+
 export interface DatabaseOptions {
   readonly connectionString: string
   /** Connections at most. Default 10. */

@@ -58,7 +58,7 @@ function chainOf(leaf: DetailedPeerCertificate): X509Certificate[] {
   while (current?.raw !== undefined && !seen.has(current.fingerprint256)) {
     seen.add(current.fingerprint256)
     chain.push(new X509Certificate(current.raw))
-    current = current.issuerCertificate as DetailedPeerCertificate | undefined
+    current = current.issuerCertificate
   }
   return chain
 }

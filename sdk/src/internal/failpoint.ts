@@ -44,7 +44,9 @@ export async function failpoint(name: FailpointName): Promise<void> {
 export function parseFailpoints(text: string): Map<string, Fault> {
   const parsed = new Map<string, Fault>()
   for (const part of text.split(',').filter((entry) => entry.trim() !== '')) {
-    const match = /^(sdk\.(?:effect|report|delete)\.(?:before|after))(?::([1-9]\d*))?=(kill|sleep\((\d+)\))$/.exec(part.trim())
+    const match = /^(sdk\.(?:effect|report|delete)\.(?:before|after))(?::([1-9]\d*))?=(kill|sleep\((\d+)\))$/.exec(
+      part.trim(),
+    )
     if (match === null) {
       throw new Error(`SLIPWAY_FAILPOINTS: "${part}" is not name[:N]=kill or name[:N]=sleep(ms) of a known name`)
     }

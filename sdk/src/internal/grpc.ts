@@ -9,7 +9,9 @@ export const gatewayServerName = 'gateway.slipway.internal'
 export const maxFrameBytes = 4 * 1024 * 1024
 
 /** The path, encoders and decoders of a method, as grpc-js wants them. */
-export function methodCodec<Input extends DescMessage, Output extends DescMessage>(method: DescMethod & { input: Input; output: Output }) {
+export function methodCodec<Input extends DescMessage, Output extends DescMessage>(
+  method: DescMethod & { input: Input; output: Output },
+) {
   return {
     path: `/${method.parent.typeName}/${method.name}`,
     serializeRequest: (message: MessageShape<Input>) => encode(method.input, message),
@@ -35,7 +37,10 @@ export function parseGateway(text: string): GatewayAddress {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:/[\]]+)):(\d{1,5})$/.exec(text.trim())
   const port = Number(match?.[3] ?? 0)
   if (match === null || port < 1 || port > 65_535) {
-    throw new FinalError('GATEWAY_INVALID', `"${text}" is not a gateway address; give host:port, for example hub.example.org:8443`)
+    throw new FinalError(
+      'GATEWAY_INVALID',
+      `"${text}" is not a gateway address; give host:port, for example hub.example.org:8443`,
+    )
   }
   return { host: match[1] ?? match[2] ?? '', port }
 }

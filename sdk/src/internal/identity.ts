@@ -54,8 +54,12 @@ export async function saveIdentity(stateDir: string, identity: Identity): Promis
     await rename(temporary, join(stateDir, fileName))
     await syncFolder(stateDir)
   } catch (error) {
-    await rm(temporary, { force: true })
-    throw new FinalError('STATE_UNWRITABLE', `the state folder ${stateDir} cannot be written: ${(error as Error).message}`, error)
+    await rm(temporary, { force: true }).catch(() => undefined)
+    throw new FinalError(
+      'STATE_UNWRITABLE',
+      `the state folder ${stateDir} cannot be written: ${(error as Error).message}`,
+      error,
+    )
   }
 }
 

@@ -1,4 +1,5 @@
 import { create, toBinary, type MessageInitShape } from '@bufbuild/protobuf'
+import { createValidator } from '@bufbuild/protovalidate'
 import type { Client, ClientDuplexStream } from '@grpc/grpc-js'
 import {
   ProviderMessageSchema,
@@ -22,6 +23,7 @@ interface Queued {
   readonly onWritten: (() => void) | undefined
 }
 
+const validator = createValidator()
 const frameBytes = 1024 * 1024
 const frameMessages = 1000
 /** How long a half-closed stream may take to end before it is cut. */
@@ -65,12 +67,14 @@ export class Link {
     return this.#blocked
   }
 
-  /** Queues a message. @throws Error where it is larger than any frame may be. */
+  /** Queues a message. @throws Error where it breaks the contract: the hub would end the whole session for it. */
   send(body: ProviderMessageBody, onWritten?: () => void): void {
     if (this.#over) return
     const message = create(ProviderMessageSchema, { body })
+    checkContract(message)
     const bytes = toBinary(ProviderMessageSchema, message).byteLength
-    if (bytes > maxFrameBytes - 1024) throw new Error(`a ${body.case ?? 'message'} of ${bytes} bytes is too large for the hub`)
+    if (bytes > maxFrameBytes - 1024)
+      throw new Error(`a ${body.case ?? 'message'} of ${bytes} bytes is too large for the hub`)
     const queued = { message, bytes, onWritten }
     // A sign of life must not wait behind a long listing.
     if (body.case === 'heartbeat') this.#queue.unshift(queued)
@@ -139,4 +143,9 @@ export class Link {
     this.client.close()
     this.#closed.resolve(why)
   }
+}
+
+function checkContract(message: ProviderMessage): void {
+  const { kind, error } = validator.validate(ProviderMessageSchema, message)
+  if (kind !== 'valid') throw new Error(`what the provider says breaks the contract: ${error.message}`)
 }

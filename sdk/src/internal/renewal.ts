@@ -26,7 +26,8 @@ export async function keepRenewed(options: RenewalOptions, signal: AbortSignal):
     const lifeMs = current.notAfterMs - current.notBeforeMs
     const dueAtMs = current.notBeforeMs + lifeMs * (0.5 + Math.random() * 0.1)
     try {
-      while (Date.now() < dueAtMs) await sleep(Math.min(lookEveryMs, Math.max(minPauseMs, dueAtMs - Date.now())), signal)
+      while (Date.now() < dueAtMs)
+        await sleep(Math.min(lookEveryMs, Math.max(minPauseMs, dueAtMs - Date.now())), signal)
       const client = options.client()
       if (client !== undefined) {
         const next = await renew(client, current)
@@ -38,6 +39,8 @@ export async function keepRenewed(options: RenewalOptions, signal: AbortSignal):
       if (signal.aborted) return
       log.warn({ error: rpcFailure(error).message }, 'the certificate could not be renewed yet')
     }
-    await sleep(Math.max(minPauseMs, Math.min(lookEveryMs, (lifeMs / 20) * (0.5 + Math.random()))), signal).catch(() => undefined)
+    await sleep(Math.max(minPauseMs, Math.min(lookEveryMs, (lifeMs / 20) * (0.5 + Math.random()))), signal).catch(
+      () => undefined,
+    )
   }
 }

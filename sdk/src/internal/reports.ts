@@ -71,7 +71,11 @@ export class Reports {
     const sent = this.#link === undefined ? undefined : this.#sent.get(this.#link)
     if (this.#link === undefined || sent === undefined || this.#link.busy) return
     sent.sequence += 1n
-    this.#link.send({ case: 'report', value: { ...report, sequence: sent.sequence } })
+    try {
+      this.#link.send({ case: 'report', value: { ...report, sequence: sent.sequence } })
+    } catch {
+      // What may be dropped is dropped.
+    }
   }
 
   /** Ends all waiting for a claim that is over. */
@@ -86,17 +90,27 @@ export class Reports {
     if (taken !== undefined) this.#settle(taken.pending, () => taken.pending.resolve({ sentAtMs: taken.sentAtMs }))
   }
 
-  /** Takes note of a refusal. @returns the claim that is over by it, if one is. */
-  nack(link: Link, nack: Nack): string | undefined {
+  /**
+   * Takes note of a refusal.
+   *
+   * @param left another stream is taking over or has done so: that claims are over on this one says nothing, and the report is said again there.
+   * @returns the claim that is over by it, if one is.
+   */
+  nack(link: Link, nack: Nack, left: boolean): string | undefined {
     const pending = this.#take(link, nack.sequence)?.pending
     if (pending === undefined) return undefined
     switch (nack.reason) {
       case NackReason.STALE_FENCE:
       case NackReason.UNKNOWN_ITEM:
-        this.#settle(pending, () => pending.reject(new ReportRefused('claim-over', nack.message || 'the claim is over')))
+        if (left) return undefined
+        this.#settle(pending, () =>
+          pending.reject(new ReportRefused('claim-over', nack.message || 'the claim is over')),
+        )
         return pending.claim
       case NackReason.INVALID:
-        this.#settle(pending, () => pending.reject(new ReportRefused('invalid', `the hub refused a report: ${nack.message}`)))
+        this.#settle(pending, () =>
+          pending.reject(new ReportRefused('invalid', `the hub refused a report: ${nack.message}`)),
+        )
         return undefined
       default:
         pending.refusals += 1

@@ -28,7 +28,8 @@ const whatToDo: Readonly<Record<string, string>> = {
   JOIN_TOKEN_EXPIRED: 'the join token is too old; make a new one with `slipway provider token`',
   JOIN_TOKEN_USED:
     'the join token was used before; make a new one with `slipway provider token`, and find out who used it if it was not you',
-  FAMILY_MISMATCH: 'the provider was added with another family or kind than this program serves; start the right program, or add another provider',
+  FAMILY_MISMATCH:
+    'the provider was added with another family or kind than this program serves; start the right program, or add another provider',
   VERSION_UNSUPPORTED: 'the hub and this program have no protocol version in common; upgrade the older one',
   CERTIFICATE_REVOKED: 'the certificate was revoked; enrol again with a new join token and an empty state folder',
   PROVIDER_DELETED: 'the provider was deleted at the hub; stop this program',
@@ -37,7 +38,9 @@ const whatToDo: Readonly<Record<string, string>> = {
 
 /** Reads a failure of grpc-js, its details included. */
 export function rpcFailure(error: unknown): RpcFailure {
-  const fields = (typeof error === 'object' && error !== null ? error : {}) as Partial<Record<'code' | 'details' | 'metadata', unknown>>
+  const fields = (typeof error === 'object' && error !== null ? error : {}) as Partial<
+    Record<'code' | 'details' | 'metadata', unknown>
+  >
   const code = typeof fields.code === 'number' ? (fields.code as status) : status.UNKNOWN
   const message = typeof fields.details === 'string' && fields.details !== '' ? fields.details : String(error)
   return { code, message, reason: fields.metadata instanceof Metadata ? errorReason(fields.metadata) : '' }

@@ -14,14 +14,20 @@ import { backOffMs, deferred, monotonicMs, sleep, untilAborted, withDeadline, ty
 /** The protocol versions that this SDK speaks. */
 export const protocolVersions = [1]
 
+/**
+ * How a stream stands. On one that is to be left nothing new is taken; one that is left (another Hello has gone out, or its Welcome has come) has no
+ * say any more in what is held.
+ */
+export type Standing = 'serving' | 'moving' | 'left'
+
 /** What a session serves. Handlers must not throw, and must not wait. */
 export interface SessionHandlers {
   /** The first message, with all that is held at this moment. */
-  hello(): MessageInitShape<typeof HelloSchema>
+  hello(): Omit<MessageInitShape<typeof HelloSchema>, '$typeName' | '$unknown'>
   /** A new stream is bound. What is said from here on goes over it. */
   welcome(welcome: Welcome): void
-  /** Anything but Welcome, Ack, Nack and Drain. `moving`: another stream is about to take over, and takes along what Hello named. */
-  message(message: HubMessage, moving: boolean): void
+  /** Anything but Welcome, Ack, Nack and Drain. */
+  message(message: HubMessage, standing: Standing): void
   heartbeat(): MessageInitShape<typeof HeartbeatSchema>
   /** A claim is over by a refused report. */
   claimOver(claim: string, why: string): void
@@ -50,7 +56,7 @@ interface Opening {
   readonly helloAtMs: number
   readonly welcomed: Deferred<void>
   readonly drain: Deferred<void>
-  moving: boolean
+  standing: Standing
 }
 
 /** One instance's life-line to the hub: a stream at a time, opened again for ever, with leases, heartbeats and reports that outlive each stream. */
@@ -82,7 +88,10 @@ export class Session {
         if (final !== undefined) throw final
         failures = monotonicMs() - openedAtMs > stableMs ? 0 : failures + 1
         const pauseMs = backOffMs(failures, reconnectBaseMs, reconnectMaxMs)
-        this.#options.log.warn({ reason: ended.reason || undefined, pauseMs: Math.round(pauseMs) }, `no session with the hub: ${ended.message}`)
+        this.#options.log.warn(
+          { reason: ended.reason || undefined, pauseMs: Math.round(pauseMs) },
+          `no session with the hub: ${ended.message}`,
+        )
         await sleep(pauseMs, signal).catch(() => undefined)
       }
     } finally {
@@ -144,7 +153,8 @@ export class Session {
         welcomeDeadlineMs,
         signal,
         () => new Error('the hub did not answer Hello in time'),
-        () => Promise.race([opening.welcomed.promise, opening.link.closed.then((why) => Promise.reject(new Ended(why)))]),
+        () =>
+          Promise.race([opening.welcomed.promise, opening.link.closed.then((why) => Promise.reject(new Ended(why)))]),
       )
       const over = Promise.race([opening.link.closed, opening.drain.promise.then(() => 'drain' as const)])
       return await untilAborted(over, signal)
@@ -166,10 +176,26 @@ export class Session {
     }
     const client = openClient({ gateway, caPems: identity.caPems, client: identity, keepaliveMs: this.#keepaliveMs })
     const link = new Link(client, (message) => this.#onMessage(opening, message))
-    const opening: Opening = { link, helloAtMs: monotonicMs(), welcomed: deferred(), drain: deferred(), moving: false }
+    const opening: Opening = {
+      link,
+      helloAtMs: monotonicMs(),
+      welcomed: deferred(),
+      drain: deferred(),
+      standing: 'serving',
+    }
     // A refused Welcome may find nobody waiting any more.
     opening.welcomed.promise.catch(() => undefined)
-    link.send({ case: 'hello', value: handlers.hello() })
+    try {
+      link.send({ case: 'hello', value: handlers.hello() })
+    } catch (error) {
+      link.cut()
+      throw new FinalError(
+        'HELLO_INVALID',
+        `the provider's definition cannot be told to the hub: ${(error as Error).message}`,
+        error,
+      )
+    }
+    if (this.#current !== undefined) this.#current.standing = 'left'
     void link.closed.then(() => {
       if (this.#current === opening) this.#current = undefined
     })
@@ -186,7 +212,7 @@ export class Session {
         this.#reports.ack(opening.link, body.value.sequence)
         return
       case 'nack': {
-        const claim = this.#reports.nack(opening.link, body.value)
+        const claim = this.#reports.nack(opening.link, body.value, opening.standing === 'left')
         if (claim !== undefined) this.#options.handlers.claimOver(claim, body.value.message)
         return
       }
@@ -194,13 +220,19 @@ export class Session {
         this.#drain(opening, body.value.reason, body.value.deadline === undefined ? 0 : durationMs(body.value.deadline))
         return
       default:
-        this.#options.handlers.message(message, opening.moving)
+        this.#options.handlers.message(message, opening.standing)
     }
   }
 
   #welcome(opening: Opening, welcome: Welcome): void {
+    if (!opening.link.open) return
     if (!protocolVersions.includes(welcome.protocolVersion)) {
-      opening.welcomed.reject(new FinalError('VERSION_UNSUPPORTED', `the hub chose protocol version ${welcome.protocolVersion}; upgrade this program`))
+      opening.welcomed.reject(
+        new FinalError(
+          'VERSION_UNSUPPORTED',
+          `the hub chose protocol version ${welcome.protocolVersion}; upgrade this program`,
+        ),
+      )
       return
     }
     const previous = this.#current
@@ -213,7 +245,10 @@ export class Session {
     this.#keepaliveMs = Math.min(10_000, Math.max(250, leaseMs / 4))
     this.lease.renew(opening.helloAtMs, leaseMs)
     this.#expiryTold = false
-    this.#options.log.info({ session: welcome.sessionId, replica: welcome.replica, bound: welcome.bound.length }, 'session with the hub')
+    this.#options.log.info(
+      { session: welcome.sessionId, replica: welcome.replica, bound: welcome.bound.length },
+      'session with the hub',
+    )
     this.#options.handlers.welcome(welcome)
     this.#reports.attach(opening.link)
     this.beat()
@@ -223,8 +258,8 @@ export class Session {
   }
 
   #drain(opening: Opening, reason: string, deadlineMs: number): void {
-    if (opening.moving) return
-    opening.moving = true
+    if (opening.standing !== 'serving') return
+    opening.standing = 'moving'
     // A replica that goes away tells all of its providers at once: they must not arrive at the next one at once.
     const pauseMs = Math.random() * Math.min(1_000, deadlineMs / 4)
     this.#options.log.info({ reason, pauseMs: Math.round(pauseMs) }, 'the hub asks to move the session')

@@ -23,7 +23,8 @@ export class Budget {
   #timer: NodeJS.Timeout | undefined
 
   constructor(limit: number, windowMs: number, now: () => number = monotonicMs) {
-    if (!(limit >= 1) || !(windowMs > 0)) throw new RangeError(`a budget needs a limit of at least 1 in a window above 0 ms, not ${limit} in ${windowMs}`)
+    if (!(limit >= 1) || !(windowMs > 0))
+      throw new RangeError(`a budget needs a limit of at least 1 in a window above 0 ms, not ${limit} in ${windowMs}`)
     this.#limit = Math.floor(limit)
     this.#windowMs = windowMs
     this.#now = now
@@ -98,13 +99,18 @@ export class Budgets {
   readonly #budgets: ReadonlyMap<string, Budget>
 
   constructor(declared: Readonly<Record<string, { readonly limit: number; readonly windowMs: number }>> = {}) {
-    this.#budgets = new Map(Object.entries(declared).map(([name, { limit, windowMs }]) => [name, new Budget(limit, windowMs)]))
+    this.#budgets = new Map(
+      Object.entries(declared).map(([name, { limit, windowMs }]) => [name, new Budget(limit, windowMs)]),
+    )
   }
 
   /** @throws ProviderError for a name that the definition does not declare; the signal's reason. */
   async take(name: string, urgency: Urgency, signal: AbortSignal): Promise<void> {
     const budget = this.#budgets.get(name)
-    if (budget === undefined) throw new ProviderError('INTERNAL', `no budget "${name}" is declared in the provider's definition`, { retryable: false })
+    if (budget === undefined)
+      throw new ProviderError('INTERNAL', `no budget "${name}" is declared in the provider's definition`, {
+        retryable: false,
+      })
     await budget.take(urgency, signal)
   }
 

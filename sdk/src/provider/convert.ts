@@ -5,7 +5,10 @@ import {
   AddressType,
   FailureCode as WireFailureCode,
   FailureSchema,
+  BootstrapSchema,
+  HostContextSchema,
   PowerState,
+  ShapeSchema,
   type AddressSchema,
   type Failure,
   type HardwareSchema,
@@ -14,8 +17,8 @@ import {
   type ObservedSchema,
   type OfferingSchema,
   type OwnedResourceSchema,
-  type ShapeSchema,
   type StaticMachine as WireStaticMachine,
+  type ViolationSchema,
 } from '@slipway/proto/provider/v1'
 import { ProviderError } from './errors.js'
 import type {
@@ -30,6 +33,7 @@ import type {
   Power,
   Shape,
   StaticMachine,
+  Violation,
 } from './types.js'
 
 /** Between the words of authors and those of the protocol. */
@@ -51,12 +55,18 @@ export function failureToProto(thrown: unknown, step = ''): Failure {
   })
 }
 
+export function violationToProto({ field, description }: Violation): MessageInitShape<typeof ViolationSchema> {
+  return { field: field.slice(0, 512), description: description.slice(0, 4096) }
+}
+
 /** Anything that an author gives back, as plain JSON. @throws ProviderError where it is none, naming what it is. */
 export function plainJson(value: unknown, what: string): JsonValue {
   try {
     return JSON.parse(JSON.stringify(value ?? null)) as JsonValue
   } catch (error) {
-    throw new ProviderError('INTERNAL', `${what} cannot be said in JSON: ${(error as Error).message}`, { retryable: false })
+    throw new ProviderError('INTERNAL', `${what} cannot be said in JSON: ${(error as Error).message}`, {
+      retryable: false,
+    })
   }
 }
 
@@ -80,7 +90,10 @@ export function powerFromProto(power: PowerState): Power | undefined {
 
 function addressToProto(address: Address): MessageInitShape<typeof AddressSchema> {
   if (isIP(address.ip) === 0) {
-    throw new ProviderError('INTERNAL', `"${address.ip}" is not an IP address; the provider must give addresses without prefix length`)
+    throw new ProviderError(
+      'INTERNAL',
+      `"${address.ip}" is not an IP address; the provider must give addresses without prefix length`,
+    )
   }
   return { type: address.type === 'public' ? AddressType.PUBLIC : AddressType.PRIVATE, ip: address.ip }
 }
@@ -165,32 +178,35 @@ export function ownedToProto(machine: OwnedMachine): MessageInitShape<typeof Own
 
 /** An order, with its `data` as the author's schema gave it. */
 export function specFromProto(spec: WireSpec, data: unknown): MachineSpec<unknown> {
+  const shape = spec.shape ?? create(ShapeSchema)
+  const bootstrap = spec.bootstrap ?? create(BootstrapSchema)
+  const host = spec.host ?? create(HostContextSchema)
   return {
     name: spec.name,
     ownershipKey: spec.ownershipKey,
     typeId: spec.typeId,
     location: spec.location,
     shape: {
-      vcpus: spec.shape?.vcpus ?? 0,
-      memoryMib: Number(spec.shape?.memoryMib ?? 0n),
-      diskGib: Number(spec.shape?.diskGib ?? 0n),
-      ...(spec.shape?.diskClass && { diskClass: spec.shape.diskClass }),
-      ...(spec.shape?.architecture && { architecture: spec.shape.architecture }),
+      vcpus: shape.vcpus,
+      memoryMib: Number(shape.memoryMib),
+      diskGib: Number(shape.diskGib),
+      diskClass: shape.diskClass,
+      architecture: shape.architecture,
     },
     data,
     bootstrap: {
-      hostname: spec.bootstrap?.hostname ?? '',
-      userData: spec.bootstrap?.userData ?? '',
-      phoneHomeUrl: spec.bootstrap?.phoneHomeUrl ?? '',
-      phoneHomePathUrl: spec.bootstrap?.phoneHomePathUrl ?? '',
-      phoneHomeToken: spec.bootstrap?.phoneHomeToken ?? '',
+      hostname: bootstrap.hostname,
+      userData: bootstrap.userData,
+      phoneHomeUrl: bootstrap.phoneHomeUrl,
+      phoneHomePathUrl: bootstrap.phoneHomePathUrl,
+      phoneHomeToken: bootstrap.phoneHomeToken,
     },
     host: {
-      host: spec.host?.host ?? '',
-      hostUid: spec.host?.hostUid ?? '',
-      workspace: spec.host?.workspace ?? '',
-      machineClass: spec.host?.machineClass ?? '',
-      labels: { ...spec.host?.labels },
+      host: host.host,
+      hostUid: host.hostUid,
+      workspace: host.workspace,
+      machineClass: host.machineClass,
+      labels: { ...host.labels },
     },
   }
 }

@@ -24,7 +24,9 @@ export async function convergeDynamic(task: Task, definition: Definition): Promi
     case Operation.UNSPECIFIED:
       return task.wish.presence === Presence.PRESENT ? keepUp(task, definition) : task.settle({})
     default:
-      throw new ProviderError('INTERNAL', `operation ${Operation[task.wish.operation]} is not for a dynamic provider`, { retryable: false })
+      throw new ProviderError('INTERNAL', `operation ${Operation[task.wish.operation]} is not for a dynamic provider`, {
+        retryable: false,
+      })
   }
 }
 
@@ -79,7 +81,8 @@ async function deprovision(task: Task, definition: Definition): Promise<void> {
     await callDelete(task, definition)
     if (item.inDoubt && doubtEndsAtMs > monotonicMs()) {
       // A create that is still under way could land behind the delete.
-      const message = 'an earlier create may still be under way; waiting until it cannot be any more, to delete what it may make'
+      const message =
+        'an earlier create may still be under way; waiting until it cannot be any more, to delete what it may make'
       item.tell({ generation: task.wish.generation, progress: { step: 'delete', message } })
       await sleep(doubtEndsAtMs - monotonicMs(), task.signal)
       await callDelete(task, definition)
@@ -102,20 +105,30 @@ async function callDelete(task: Task, definition: Definition): Promise<void> {
 
 function doubtEnd(task: Task, definition: Definition): number {
   const own = [...task.item.doubts.values()].map(({ sinceMs, timeoutMs }) => sinceMs + timeoutMs)
-  const inherited = task.item.inheritedDoubt ? task.item.claimedAtMs + (definition.effectTimeoutMs ?? defaultEffectTimeoutMs) : 0
+  const inherited = task.item.inheritedDoubt
+    ? task.item.claimedAtMs + (definition.effectTimeoutMs ?? defaultEffectTimeoutMs)
+    : 0
   return Math.max(0, inherited, ...own) + (definition.listingLagMs ?? 0)
 }
 
 function portOf(task: Task, definition: Definition, externalId: string): PowerPort {
   return {
     observe: async () => (externalId === '' ? undefined : definition.observe(task.context(), externalId)),
-    power: definition.power === undefined ? undefined : async (wish) => definition.power?.(makeWorkContext(task, 'unstored'), externalId, wish),
+    power:
+      definition.power === undefined
+        ? undefined
+        : async (wish) => definition.power?.(makeWorkContext(task, 'unstored'), externalId, wish),
   }
 }
 
 /** "Not seen yet" is not "not there": what was made a moment ago gets the time that it may take to show. */
-async function lookBeyondLag(task: Task, definition: Definition, externalId: string): Promise<ObservedMachine | undefined> {
-  const look = (): Promise<ObservedMachine | undefined> => retryTransient(task.signal, () => definition.observe(task.context(), externalId))
+async function lookBeyondLag(
+  task: Task,
+  definition: Definition,
+  externalId: string,
+): Promise<ObservedMachine | undefined> {
+  const look = (): Promise<ObservedMachine | undefined> =>
+    retryTransient(task.signal, () => definition.observe(task.context(), externalId))
   const machine = await look()
   const lagMs = definition.listingLagMs ?? 0
   if (machine !== undefined || lagMs === 0) return machine
@@ -125,7 +138,11 @@ async function lookBeyondLag(task: Task, definition: Definition, externalId: str
 
 async function vanished(task: Task, externalId: string): Promise<ProviderError> {
   await task.report({ observed: { presence: Presence.ABSENT } })
-  return new ProviderError('INTERNAL', `the machine ${externalId || '(no id known)'} is gone: it was looked for and not found`, { retryable: false })
+  return new ProviderError(
+    'INTERNAL',
+    `the machine ${externalId || '(no id known)'} is gone: it was looked for and not found`,
+    { retryable: false },
+  )
 }
 
 function presentOf(machine: ObservedMachine): ObservedInit {

@@ -1,18 +1,30 @@
 import { randomUUID } from 'node:crypto'
 import { durationMs } from '@bufbuild/protobuf/wkt'
-import type { Claimed, Configure, Desired, DesiredChanged, Held, HubMessage, ItemRef, RemoveOrphan, Revoked, Validate, Welcome } from '@slipway/proto/provider/v1'
+import type {
+  Claimed,
+  Configure,
+  Desired,
+  DesiredChanged,
+  Held,
+  HubMessage,
+  ItemRef,
+  RemoveOrphan,
+  Revoked,
+  Validate,
+  Welcome,
+} from '@slipway/proto/provider/v1'
 import type { Logger } from 'pino'
 import type { GatewayAddress } from '../internal/grpc.js'
 import type { Identity } from '../internal/identity.js'
-import { Session, type SessionHandlers } from '../internal/session.js'
+import { Session, type SessionHandlers, type Standing } from '../internal/session.js'
 import { sleep, untilAborted, withDeadline } from '../internal/timing.js'
 import { Budgets } from './budgets.js'
-import { failureToProto } from './convert.js'
+import { failureToProto, violationToProto } from './convert.js'
 import { DoubtMemory } from './doubts.js'
 import { convergeDynamic } from './dynamic.js'
 import { ProviderError } from './errors.js'
 import { Health } from './health.js'
-import { helloOf } from './hello.js'
+import { helloOf, type HelloInit } from './hello.js'
 import { Listing, runCheck } from './listing.js'
 import { checkOrder } from './order.js'
 import { removeOrphan } from './orphan.js'
@@ -30,8 +42,9 @@ export interface EngineOptions {
   readonly log: Logger
 }
 
-/** How long what cannot be interrupted may take when the process stops. */
+/** How long what cannot be interrupted may take when the process stops; without a hub to tell of it, there is less to wait for. */
 const stopGraceMs = 30_000
+const stopGraceAloneMs = 3_000
 /** How long a function may go on after its abort before the item is handed to others. */
 const abortGraceMs = 60_000
 const defaultValidateMs = 10_000
@@ -72,7 +85,8 @@ export class Engine implements SessionHandlers {
       hubId: () => this.#hubId,
     }
     this.#listing = new Listing(this.#runtime, () => this.#settings)
-    this.#converge = (task) => (definition.kind === 'static' ? convergeStatic(task, definition) : convergeDynamic(task, definition))
+    this.#converge = (task) =>
+      definition.kind === 'static' ? convergeStatic(task, definition) : convergeDynamic(task, definition)
   }
 
   /** Looks around until {@link stop}. */
@@ -86,10 +100,10 @@ export class Engine implements SessionHandlers {
     this.session.send({ case: 'ready', value: { capacity: 0 } })
     for (const item of this.#items.values()) item.stop()
     const grace = new AbortController()
-    await Promise.race([Promise.all(this.#running.values()), sleep(stopGraceMs, grace.signal).catch(() => undefined)])
+    const graceMs = this.session.stream > 0 ? stopGraceMs : stopGraceAloneMs
+    await Promise.race([Promise.all(this.#running.values()), sleep(graceMs, grace.signal).catch(() => undefined)])
     grace.abort()
     this.abandon('this instance is stopping')
-    await this.session.drained()
   }
 
   /** Drops all that is held, at once. */
@@ -98,9 +112,13 @@ export class Engine implements SessionHandlers {
     for (const item of [...this.#items.values()]) this.#revoke(item, why)
   }
 
-  hello() {
+  hello(): HelloInit {
     const { definition, instanceName } = this.#options
-    const holds = [...this.#items.values()].map((item) => ({ item: item.ref, fence: item.fence, generation: item.desired.generation }))
+    const holds = [...this.#items.values()].map((item) => ({
+      item: item.ref,
+      fence: item.fence,
+      generation: item.desired.generation,
+    }))
     return { ...helloOf(definition, this.#instanceId, instanceName), holds }
   }
 
@@ -112,7 +130,8 @@ export class Engine implements SessionHandlers {
     this.#hubId = welcome.hubId
     const bound = new Map(welcome.bound.map((held) => [held.item?.id ?? '', held]))
     for (const item of [...this.#items.values()]) {
-      if (bound.get(item.ref.id)?.fence !== item.fence) this.#revoke(item, 'the claim was lost while there was no session')
+      if (bound.get(item.ref.id)?.fence !== item.fence)
+        this.#revoke(item, 'the claim was lost while there was no session')
     }
     // What ended while there was no stream to say so.
     for (const held of bound.values()) this.#releaseUnheld(held)
@@ -120,14 +139,14 @@ export class Engine implements SessionHandlers {
     this.#sayReady()
   }
 
-  message({ body }: HubMessage, moving: boolean): void {
+  message({ body }: HubMessage, standing: Standing): void {
     switch (body.case) {
       case 'claimed':
-        return this.#claimed(body.value, moving)
+        return this.#claimed(body.value, standing)
       case 'desiredChanged':
         return this.#desiredChanged(body.value)
       case 'revoked':
-        return this.#revoked(body.value)
+        return standing === 'left' ? undefined : this.#revoked(body.value)
       case 'configure':
         return this.#configure(body.value, true)
       case 'validate':
@@ -149,14 +168,15 @@ export class Engine implements SessionHandlers {
     for (const item of [...this.#items.values()]) this.#revoke(item, 'the lease ran out')
   }
 
-  #claimed(claimed: Claimed, moving: boolean): void {
+  #claimed(claimed: Claimed, standing: Standing): void {
     const { item: ref, desired } = claimed
     if (ref === undefined || desired === undefined) return
     const held = this.#items.get(ref.id)
     if (held?.fence === claimed.fence) return held.change(desired, claimed.steps)
     if (held !== undefined && held.fence > claimed.fence) return
-    if (moving || this.#stop.signal.aborted || this.#settings === undefined) {
-      this.session.send({ case: 'release', value: releaseOf({ ref, fence: claimed.fence }, { retryAfterMs: 0 }) })
+    if (standing !== 'serving' || this.#stop.signal.aborted || this.#settings === undefined) {
+      const retryAfterMs = this.#settings === undefined ? 5_000 : 0
+      this.session.send({ case: 'release', value: releaseOf({ ref, fence: claimed.fence }, { retryAfterMs }) })
       return
     }
     if (held !== undefined) this.#revoke(held, 'claimed anew')
@@ -174,9 +194,12 @@ export class Engine implements SessionHandlers {
   }
 
   async #serve(item: WorkItem, previous: Promise<void> | undefined): Promise<void> {
-    const outcome = (await this.#previousEnded(item, previous)) ? await item.work(this.#converge, () => this.#settingsInUse()) : { retryAfterMs: abortGraceMs }
+    const outcome = (await this.#previousEnded(item, previous))
+      ? await item.work(this.#converge, () => this.#settingsInUse())
+      : { retryAfterMs: abortGraceMs }
     if (this.#items.get(item.ref.id) === item) this.#items.delete(item.ref.id)
-    if (outcome !== undefined && !item.over.aborted) this.session.send({ case: 'release', value: releaseOf(item, outcome) })
+    if (outcome !== undefined && !item.over.aborted)
+      this.session.send({ case: 'release', value: releaseOf(item, outcome) })
   }
 
   /** Two functions must never work on one item at once, also where the first one ignores that its claim is lost. */
@@ -190,7 +213,11 @@ export class Engine implements SessionHandlers {
     )
     try {
       const result = await untilAborted(Promise.race([ended, late]), item.over).catch(() => true)
-      if (!result) this.#runtime.log.error({ item: item.ref.id }, 'a function goes on although its signal has fired; the item is handed back')
+      if (!result)
+        this.#runtime.log.error(
+          { item: item.ref.id },
+          'a function goes on although its signal has fired; the item is handed back',
+        )
       return result
     } finally {
       grace.abort()
@@ -237,7 +264,8 @@ export class Engine implements SessionHandlers {
     const { version } = configure
     const say = (failure?: unknown): void => {
       if (!answer) return
-      const value = failure === undefined ? { version, ok: true } : { version, ok: false, failure: failureToProto(failure) }
+      const value =
+        failure === undefined ? { version, ok: true } : { version, ok: false, failure: failureToProto(failure) }
       this.session.send({ case: 'configured', value })
     }
     if (this.#settings?.version === version) return say()
@@ -284,8 +312,8 @@ export class Engine implements SessionHandlers {
       const checked = await withDeadline(ms, this.#stop.signal, late, (signal) =>
         checkOrder(this.#options.definition, spec, makeContext(this.#runtime, settings, 'urgent', signal)),
       )
-      const violations = 'violations' in checked ? checked.violations.slice(0, maxViolations) : []
-      this.session.send({ case: 'validated', value: { validationId, violations: violations.map((violation) => ({ ...violation })) } })
+      const violations = 'violations' in checked ? checked.violations.map(violationToProto).slice(0, maxViolations) : []
+      this.session.send({ case: 'validated', value: { validationId, violations } })
     } catch (thrown) {
       this.session.send({ case: 'validated', value: { validationId, failure: failureToProto(thrown) } })
     }
@@ -297,7 +325,14 @@ export class Engine implements SessionHandlers {
     if (resource === undefined || settings === undefined || definition.kind !== 'dynamic') return
     const remove = async (): Promise<void> => {
       if (!this.session.lease.mayAct() || this.#stop.signal.aborted) return
-      const removed = await removeOrphan(this.#runtime, definition, settings, resource, (id) => this.#items.has(id), this.#stop.signal)
+      const removed = await removeOrphan(
+        this.#runtime,
+        definition,
+        settings,
+        resource,
+        (id) => this.#items.has(id),
+        this.#stop.signal,
+      )
       if (removed) this.#listing.refresh()
     }
     // One at a time: an order to remove is never urgent, and never certain.

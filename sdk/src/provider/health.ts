@@ -46,7 +46,11 @@ export class Health {
   }
 
   #worst(): { readonly source: HealthSource; readonly error: ProviderError; readonly health: WireHealth } | undefined {
-    const all = [...this.#failures].map(([source, { error, times }]) => ({ source, error, health: severity(source, error, times) }))
+    const all = [...this.#failures].map(([source, { error, times }]) => ({
+      source,
+      error,
+      health: severity(source, error, times),
+    }))
     return all.find(({ health }) => health === WireHealth.UNHEALTHY) ?? all[0]
   }
 

@@ -1,13 +1,15 @@
+import { readFileSync } from 'node:fs'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { durationFromMs } from '@bufbuild/protobuf/wkt'
-import { readFileSync } from 'node:fs'
 import { Capability, ProviderKind, type HelloSchema } from '@slipway/proto/provider/v1'
 import { protocolVersions } from '../internal/session.js'
 import { jsonSchemaText } from './schema.js'
 import type { AnyDefinition } from './settings.js'
 
+export type HelloInit = Omit<MessageInitShape<typeof HelloSchema>, '$typeName' | '$unknown'>
+
 /** How a definition presents itself to the hub, but for what this very process holds. */
-export function helloOf(definition: AnyDefinition, instanceId: string, instanceName: string): MessageInitShape<typeof HelloSchema> {
+export function helloOf(definition: AnyDefinition, instanceId: string, instanceName: string): HelloInit {
   return {
     protocolVersions,
     instanceId,
@@ -25,7 +27,9 @@ export function helloOf(definition: AnyDefinition, instanceId: string, instanceN
   }
 }
 
-const sdkVersion = (JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }).version
+const sdkVersion = (
+  JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+).version
 
 /** What a provider can do follows from which functions it has. */
 function capabilitiesOf(definition: AnyDefinition): Capability[] {

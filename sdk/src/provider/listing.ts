@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { InventoryMachineSchema, OwnedResource, OwnedResourceSchema } from '@slipway/proto/provider/v1'
-import { backOffMs, sleep, withDeadline } from '../internal/timing.js'
+import { backOffMs, sleep, untilAborted, withDeadline } from '../internal/timing.js'
 import { discoveredToProto, offeringToProto, ownedToProto } from './convert.js'
 import { ProviderError } from './errors.js'
 import type { HealthSource } from './health.js'
@@ -17,7 +17,10 @@ const checkTimeoutMs = 60_000
 const defaultListIntervalMs = 30_000
 const defaultOfferingsIntervalMs = 60_000
 
-type Part = { readonly machines: MessageInitShape<typeof InventoryMachineSchema>[]; readonly resources: MessageInitShape<typeof OwnedResourceSchema>[] }
+type Part = {
+  readonly machines: MessageInitShape<typeof InventoryMachineSchema>[]
+  readonly resources: MessageInitShape<typeof OwnedResourceSchema>[]
+}
 
 /** Looks around, for as long as the signal lets it: what exists, what can be had, and whether the credentials still work. */
 export class Listing {
@@ -39,7 +42,11 @@ export class Listing {
 
   async run(signal: AbortSignal): Promise<void> {
     const { definition } = this.#runtime
-    const loops = [this.#repeat('list', definition.listIntervalMs ?? defaultListIntervalMs, signal, (context) => this.#list(context))]
+    const loops = [
+      this.#repeat('list', definition.listIntervalMs ?? defaultListIntervalMs, signal, (context) =>
+        this.#list(context),
+      ),
+    ]
     if (definition.kind === 'dynamic' && definition.offerings !== undefined) {
       const intervalMs = definition.offeringsIntervalMs ?? defaultOfferingsIntervalMs
       loops.push(this.#repeat('offerings', intervalMs, signal, (context) => this.#offerings(definition, context)))
@@ -47,12 +54,18 @@ export class Listing {
     await Promise.all(loops)
   }
 
-  async #repeat(source: HealthSource, intervalMs: number, signal: AbortSignal, look: (context: Context<unknown, unknown>) => Promise<void>): Promise<void> {
+  async #repeat(
+    source: HealthSource,
+    intervalMs: number,
+    signal: AbortSignal,
+    look: (context: Context<unknown, unknown>) => Promise<void>,
+  ): Promise<void> {
     while (!signal.aborted) {
       const refreshes = this.#refreshes
       const settings = this.#settings()
       if (settings !== undefined && this.#runtime.session.stream > 0) {
-        await this.#once(source, makeContext(this.#runtime, settings, 'background', signal), look)
+        const looking = this.#once(source, makeContext(this.#runtime, settings, 'background', signal), look)
+        await untilAborted(looking, signal).catch(() => undefined)
       }
       // Instances of one provider share its rate limits: they must not all ask in the same moment.
       if (refreshes === this.#refreshes) await this.#pause(intervalMs * (0.9 + Math.random() * 0.2), signal)
@@ -74,7 +87,11 @@ export class Listing {
     })
   }
 
-  async #once(source: HealthSource, context: Context<unknown, unknown>, look: (context: Context<unknown, unknown>) => Promise<void>): Promise<void> {
+  async #once(
+    source: HealthSource,
+    context: Context<unknown, unknown>,
+    look: (context: Context<unknown, unknown>) => Promise<void>,
+  ): Promise<void> {
     const { health, log } = this.#runtime
     try {
       if (source === 'list' && health.troubled) await runCheck(this.#runtime, context)
@@ -106,7 +123,10 @@ export class Listing {
     const say = async (part: Part, end?: { readonly complete: boolean }): Promise<void> => {
       // A part that went down with its stream is lost, and the rest proves nothing.
       if (end?.complete !== false && this.#runtime.session.stream !== stream) throw new StreamChanged()
-      this.#runtime.session.send({ case: 'inventory', value: { listingId, ...part, final: end !== undefined, complete: end?.complete ?? false } })
+      this.#runtime.session.send({
+        case: 'inventory',
+        value: { listingId, ...part, final: end !== undefined, complete: end?.complete ?? false },
+      })
       await this.#runtime.session.drained()
     }
     let part = emptyPart()
@@ -140,12 +160,18 @@ export class Listing {
     }
   }
 
-  async #offerings(definition: DynamicDefinition<unknown, unknown, unknown>, context: Context<unknown, unknown>): Promise<void> {
+  async #offerings(
+    definition: DynamicDefinition<unknown, unknown, unknown>,
+    context: Context<unknown, unknown>,
+  ): Promise<void> {
     const offerings: readonly Offering[] = (await definition.offerings?.(context)) ?? []
     if (offerings.length > maxOfferings) {
       context.log.warn({ offerings: offerings.length }, `only the first ${maxOfferings} offerings are told to the hub`)
     }
-    this.#runtime.session.send({ case: 'offerings', value: { offerings: offerings.slice(0, maxOfferings).map(offeringToProto) } })
+    this.#runtime.session.send({
+      case: 'offerings',
+      value: { offerings: offerings.slice(0, maxOfferings).map(offeringToProto) },
+    })
   }
 }
 
@@ -155,7 +181,9 @@ export async function runCheck(runtime: Runtime, context: Context<unknown, unkno
   if (definition.check === undefined) return
   const late = (): ProviderError => new ProviderError('TIMEOUT', `the check gave no answer within ${checkTimeoutMs} ms`)
   try {
-    await withDeadline(checkTimeoutMs, context.signal, late, async (signal) => definition.check?.({ ...context, signal }))
+    await withDeadline(checkTimeoutMs, context.signal, late, async (signal) =>
+      definition.check?.({ ...context, signal }),
+    )
     health.ok('check')
   } catch (thrown) {
     if (!context.signal.aborted) health.failed('check', thrown)
@@ -170,7 +198,12 @@ export async function isStillOwned(
   resource: OwnedResource,
 ): Promise<boolean> {
   for await (const owned of definition.list(context)) {
-    if (owned.externalId === resource.externalId && owned.ownershipKey === resource.ownershipKey && (owned.kind ?? 'server') === resource.kind) return true
+    if (
+      owned.externalId === resource.externalId &&
+      owned.ownershipKey === resource.ownershipKey &&
+      (owned.kind ?? 'server') === resource.kind
+    )
+      return true
   }
   return false
 }

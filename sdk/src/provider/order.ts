@@ -32,7 +32,8 @@ export async function checkedSpec(
 ): Promise<MachineSpec<unknown>> {
   task.currentStep = 'validate'
   const checked = await checkOrder(definition, wireSpec(task), options.askProvider ? task.context() : undefined)
-  if ('violations' in checked) throw new ProviderError('INVALID_SPEC', sayViolations(checked.violations), { retryable: false })
+  if ('violations' in checked)
+    throw new ProviderError('INVALID_SPEC', sayViolations(checked.violations), { retryable: false })
   return checked.spec
 }
 
@@ -43,5 +44,7 @@ export function wireSpec(task: Task): WireSpec {
 
 export function wireMachine(task: Task): WireStaticMachine {
   if (task.wish.machine !== undefined) return task.wish.machine
-  throw new ProviderError('INTERNAL', 'the hub sent work on a static machine without saying which', { retryable: false })
+  throw new ProviderError('INTERNAL', 'the hub sent work on a static machine without saying which', {
+    retryable: false,
+  })
 }

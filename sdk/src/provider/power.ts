@@ -27,11 +27,16 @@ export function needsPower(task: Task, machine: ObservedMachine | undefined): bo
  * Brings power and the count of reboots to what is wished, and gives what is then to be reported. A wish to be off covers reboots that were not done yet: a machine
  * that is to be off has nothing to restart.
  */
-export async function convergePower(task: Task, port: PowerPort, machine: ObservedMachine | undefined): Promise<ObservedInit> {
+export async function convergePower(
+  task: Task,
+  port: PowerPort,
+  machine: ObservedMachine | undefined,
+): Promise<ObservedInit> {
   const wished = powerFromProto(task.wish.power)
   const before = powerNow(task, machine)
   let seen = machine
-  if (wished !== undefined && before !== wished && (before !== undefined || wished === 'off')) seen = await switchPower(task, port, wished)
+  if (wished !== undefined && before !== wished && (before !== undefined || wished === 'off'))
+    seen = await switchPower(task, port, wished)
   if (wished !== 'off') seen = (await rebootAsWished(task, port)) ?? seen
   const power = seen?.power ?? powerNow(task, seen) ?? wished
   const done = task.wish.reboots > rebootsDone(task) ? task.wish.reboots : rebootsDone(task)
@@ -67,7 +72,9 @@ async function rebootAsWished(task: Task, port: PowerPort): Promise<ObservedMach
 
 async function callPower(task: Task, port: PowerPort, wish: PowerWish, message: string): Promise<void> {
   if (port.power === undefined) {
-    throw new ProviderError('INVALID_SPEC', `this provider cannot switch power, so it cannot do: ${message}`, { retryable: false })
+    throw new ProviderError('INVALID_SPEC', `this provider cannot switch power, so it cannot do: ${message}`, {
+      retryable: false,
+    })
   }
   await task.begin('power', message)
   await port.power(wish)

@@ -1,5 +1,5 @@
 import { hostname } from 'node:os'
-import { pino, type Logger } from 'pino'
+import { pino, type DestinationStream, type Logger } from 'pino'
 import { enrol } from '../internal/enrol.js'
 import { parseGateway, type GatewayAddress } from '../internal/grpc.js'
 import { loadIdentity, saveIdentity, type Identity } from '../internal/identity.js'
@@ -14,12 +14,27 @@ import type { RunOptions } from './types.js'
 const defaultCapacity = 10
 
 /** What must never be in a log line, wherever a provider's author puts it. */
-const secretKeys = ['credentials', 'joinToken', 'userData', 'phoneHomeToken', 'phoneHomePathUrl', 'password', 'secret', 'token', 'apiKey', 'authorization', 'keyPem']
+const secretKeys = [
+  'credentials',
+  'joinToken',
+  'userData',
+  'phoneHomeToken',
+  'phoneHomePathUrl',
+  'password',
+  'secret',
+  'token',
+  'apiKey',
+  'authorization',
+  'keyPem',
+]
 
 /** The logger of a provider process: JSON lines on stdout, with secrets left out. */
-export function makeLogger(level = 'info'): Logger {
+export function makeLogger(
+  level = 'info',
+  destination: DestinationStream = pino.destination({ fd: 1, sync: true }),
+): Logger {
   const paths = secretKeys.flatMap((key) => [key, `*.${key}`, `*.*.${key}`])
-  return pino({ level, timestamp: pino.stdTimeFunctions.isoTime, redact: { paths, censor: '[secret]' } })
+  return pino({ level, timestamp: pino.stdTimeFunctions.isoTime, redact: { paths, censor: '[secret]' } }, destination)
 }
 
 /** Runs a provider until the signal fires. @throws FinalError where going on makes no sense. */
@@ -33,7 +48,14 @@ export async function runProvider(definition: AnyDefinition, options: RunOptions
   const instanceName = options.instanceName ?? hostname()
   let identity = await identify(gateway, { ...options, instanceName }, log)
   if (identity === undefined) return
-  const engine = new Engine({ definition, gateway, identity: () => identity ?? unreachable(), instanceName, capacity, log })
+  const engine = new Engine({
+    definition,
+    gateway,
+    identity: () => identity ?? unreachable(),
+    instanceName,
+    capacity,
+    log,
+  })
   const renewal = {
     identity: () => identity ?? unreachable(),
     client: () => engine.session.client,
@@ -47,7 +69,11 @@ export async function runProvider(definition: AnyDefinition, options: RunOptions
   log.info('stopped')
 }
 
-async function serve(engine: Engine, renewing: (signal: AbortSignal) => Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+async function serve(
+  engine: Engine,
+  renewing: (signal: AbortSignal) => Promise<void>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const ended = new AbortController()
   const stopped = new Promise<void>((resolve) => {
     if (signal?.aborted === true) resolve()
@@ -74,7 +100,8 @@ async function identify(
 ): Promise<Identity | undefined> {
   const stored = await loadIdentity(options.stateDir)
   if (stored !== undefined && stored.notAfterMs > Date.now()) {
-    if (options.joinToken !== undefined) log.info({ provider: stored.provider }, 'enrolled already: the join token is not used')
+    if (options.joinToken !== undefined)
+      log.info({ provider: stored.provider }, 'enrolled already: the join token is not used')
     return stored
   }
   if (options.joinToken === undefined) {

@@ -19,7 +19,12 @@ export async function parseBySchema(
 ): Promise<{ readonly value: unknown } | { readonly violations: readonly Violation[] }> {
   const unknownKeys = schema === undefined ? Object.keys(value) : undeclaredKeys(jsonSchemaOf(schema), value)
   if (unknownKeys.length > 0) {
-    return { violations: unknownKeys.map((key) => ({ field: `${root}.${key}`, description: 'is not known to this provider; remove it' })) }
+    return {
+      violations: unknownKeys.map((key) => ({
+        field: `${root}.${key}`,
+        description: 'is not known to this provider; remove it',
+      })),
+    }
   }
   if (schema === undefined) return { value: {} }
   const result = await schema['~standard'].validate(value)
@@ -44,10 +49,16 @@ function closed(schema: JsonSchema): JsonSchema {
   for (const key of ['anyOf', 'oneOf', 'prefixItems']) {
     if (Array.isArray(copy[key])) copy[key] = copy[key].map((entry: unknown) => closedIfObject(entry))
   }
-  if (isRecord(copy['items'])) copy['items'] = closed(copy['items'])
-  const composed = ['allOf', 'anyOf', 'oneOf', '$ref', 'patternProperties', 'unevaluatedProperties'].some((key) => key in copy)
+  for (const key of ['items', 'additionalProperties']) {
+    if (isRecord(copy[key])) copy[key] = closed(copy[key])
+  }
+  const composed = ['allOf', 'anyOf', 'oneOf', '$ref', 'patternProperties', 'unevaluatedProperties'].some(
+    (key) => key in copy,
+  )
   if (copy['type'] !== 'object' || !isRecord(copy['properties'])) return copy
-  copy['properties'] = Object.fromEntries(Object.entries(copy['properties']).map(([key, entry]) => [key, closedIfObject(entry)]))
+  copy['properties'] = Object.fromEntries(
+    Object.entries(copy['properties']).map(([key, entry]) => [key, closedIfObject(entry)]),
+  )
   if (!composed && !('additionalProperties' in copy)) copy['additionalProperties'] = false
   return copy
 }

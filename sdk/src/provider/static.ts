@@ -23,7 +23,12 @@ export async function convergeStatic(task: Task, definition: Definition): Promis
     case Operation.DEPROVISION:
       return deprovision(task, definition, machine)
     case Operation.VERIFY:
-      return finish(task, definition, machine, await run(task, 'verify', () => definition.verify?.(makeWorkContext(task), machine)))
+      return finish(
+        task,
+        definition,
+        machine,
+        await run(task, 'verify', () => definition.verify?.(makeWorkContext(task), machine)),
+      )
     case Operation.INSPECT:
       return finish(task, definition, machine, await inspect(task, definition, machine))
     case Operation.CLEAN:
@@ -102,7 +107,11 @@ async function lookAndPower(task: Task, definition: Definition, machine: StaticM
   const port = portOf(task, definition, machine)
   const seen = await retryTransient(task.signal, port.observe)
   if (seen === undefined) {
-    throw new ProviderError('INTERNAL', `the machine ${machine.externalId} is not there any more: it was looked for and not found`, { retryable: true })
+    throw new ProviderError(
+      'INTERNAL',
+      `the machine ${machine.externalId} is not there any more: it was looked for and not found`,
+      { retryable: true },
+    )
   }
   return { ...observedToProto(seen), presence: Presence.PRESENT, ...(await convergePower(task, port, seen)) }
 }

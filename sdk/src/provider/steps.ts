@@ -24,11 +24,19 @@ const definiteRefusals: ReadonlySet<FailureCode> = new Set([
 ])
 
 /** Runs a named piece of work once over all crashes. See {@link WorkContext.step}. */
-export async function runStep<Result extends Json>(task: Task, name: string, work: StepRun<Result> | StepEffect<Result>): Promise<Result> {
+export async function runStep<Result extends Json>(
+  task: Task,
+  name: string,
+  work: StepRun<Result> | StepEffect<Result>,
+): Promise<Result> {
   if (!namePattern.test(name) || name.startsWith(reservedPrefix)) {
-    throw new ProviderError('INTERNAL', `"${name}" is no step name: use lower-case words with dashes, not beginning with ${reservedPrefix}`, {
-      retryable: false,
-    })
+    throw new ProviderError(
+      'INTERNAL',
+      `"${name}" is no step name: use lower-case words with dashes, not beginning with ${reservedPrefix}`,
+      {
+        retryable: false,
+      },
+    )
   }
   task.signal.throwIfAborted()
   const stored = task.item.steps.get(name)
@@ -42,7 +50,10 @@ export async function runStep<Result extends Json>(task: Task, name: string, wor
 /**
  * Runs a step where nothing is to be remembered: power may be switched many times within one operation, and each time all of it is to be done.
  */
-export async function runUnstored<Result extends Json>(signal: AbortSignal, work: StepRun<Result> | StepEffect<Result>): Promise<Result> {
+export async function runUnstored<Result extends Json>(
+  signal: AbortSignal,
+  work: StepRun<Result> | StepEffect<Result>,
+): Promise<Result> {
   signal.throwIfAborted()
   if (typeof work === 'function') return work(signal)
   return (await work.find(signal)) ?? (await work.run(signal))
@@ -67,7 +78,11 @@ async function runEffect<Result extends Json>(task: Task, name: string, effect: 
 }
 
 /** Asks for what an earlier try may have made, and waits out a create that may still be under way. */
-async function lookUp<Result extends Json>(task: Task, name: string, effect: StepEffect<Result>): Promise<Result | undefined> {
+async function lookUp<Result extends Json>(
+  task: Task,
+  name: string,
+  effect: StepEffect<Result>,
+): Promise<Result | undefined> {
   const { item } = task
   const doubt = item.doubts.get(name)
   const inDoubt = doubt !== undefined || item.inheritedDoubt
@@ -93,7 +108,12 @@ async function lookUp<Result extends Json>(task: Task, name: string, effect: Ste
   return foundLate
 }
 
-async function runGuarded<Result extends Json>(task: Task, name: string, run: StepRun<Result>, timeoutMs: number): Promise<Result> {
+async function runGuarded<Result extends Json>(
+  task: Task,
+  name: string,
+  run: StepRun<Result>,
+  timeoutMs: number,
+): Promise<Result> {
   const { item } = task
   if (marksDoubt(task)) item.doubts.set(name, { sinceMs: monotonicMs(), timeoutMs })
   try {
@@ -101,7 +121,11 @@ async function runGuarded<Result extends Json>(task: Task, name: string, run: St
     const result = await withDeadline(
       timeoutMs,
       item.over,
-      () => new ProviderError('TIMEOUT', `step ${name} gave no answer within ${timeoutMs} ms; what it asked for may have happened`),
+      () =>
+        new ProviderError(
+          'TIMEOUT',
+          `step ${name} gave no answer within ${timeoutMs} ms; what it asked for may have happened`,
+        ),
       run,
     )
     await failpoint('sdk.effect.after')
@@ -139,9 +163,13 @@ function checkedResult(name: string, result: unknown): Json {
   const json = plainJson(result, `the result of step ${name}`)
   const bytes = Buffer.byteLength(JSON.stringify(json))
   if (bytes > maxResultBytes) {
-    throw new ProviderError('INTERNAL', `the result of step ${name} has ${bytes} bytes; store an id and not the thing (at most ${maxResultBytes})`, {
-      retryable: false,
-    })
+    throw new ProviderError(
+      'INTERNAL',
+      `the result of step ${name} has ${bytes} bytes; store an id and not the thing (at most ${maxResultBytes})`,
+      {
+        retryable: false,
+      },
+    )
   }
   return json
 }

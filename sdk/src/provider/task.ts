@@ -49,7 +49,13 @@ export class Task {
 
   /** What an author's function that only looks gets. */
   context(): Context<unknown, unknown> {
-    return makeContext(this.runtime, this.settings, this.urgency, this.signal, this.runtime.log.child({ item: this.item.ref.id }))
+    return makeContext(
+      this.runtime,
+      this.settings,
+      this.urgency,
+      this.signal,
+      this.runtime.log.child({ item: this.item.ref.id }),
+    )
   }
 
   /** @throws Stopped of `revoked` when the claim is over. A changed wish does not stop a report: what is so must be stored. */
@@ -80,9 +86,16 @@ export class Task {
   }
 
   /** Stores a step's result, with whatever else is to be said in the same breath. */
-  async store(name: string, result: Json, alongside: Omit<ReportInit, 'item' | 'fence' | 'generation' | 'step'> = {}): Promise<void> {
+  async store(
+    name: string,
+    result: Json,
+    alongside: Omit<ReportInit, 'item' | 'fence' | 'generation' | 'step'> = {},
+  ): Promise<void> {
     const { operation, operationGeneration } = this.wish
-    await this.report({ ...alongside, step: { operation, operationGeneration, name, result: jsonToValue(result as never) } })
+    await this.report({
+      ...alongside,
+      step: { operation, operationGeneration, name, result: jsonToValue(result as never) },
+    })
     this.item.keep(this, name, result)
   }
 

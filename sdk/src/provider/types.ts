@@ -12,17 +12,14 @@ export interface Schema<Output> {
   readonly '~standard': {
     readonly version: 1
     readonly vendor: string
-    readonly validate: (
-      value: unknown,
-    ) => SchemaResult<Output> | Promise<SchemaResult<Output>>
+    readonly validate: (value: unknown) => SchemaResult<Output> | Promise<SchemaResult<Output>>
     readonly types?: { readonly input: unknown; readonly output: Output } | undefined
     readonly jsonSchema: { readonly input: (options: { target: string }) => Record<string, unknown> }
   }
 }
 
 export type SchemaResult<Output> =
-  | { readonly value: Output; readonly issues?: undefined }
-  | { readonly issues: readonly SchemaIssue[] }
+  { readonly value: Output; readonly issues?: undefined } | { readonly issues: readonly SchemaIssue[] }
 
 export interface SchemaIssue {
   readonly message: string
@@ -173,7 +170,7 @@ export interface Context<Config, Credentials> {
    * Takes one call from a rate budget and waits for it. Budgets are declared in the definition; urgent work goes first.
    * @throws the signal's reason when aborted while waiting.
    */
-  budget(name: string): Promise<void>
+  readonly budget: (name: string) => Promise<void>
 }
 
 /** What a function that works on one item gets. */
@@ -192,22 +189,22 @@ export interface WorkContext<Config, Credentials> extends Context<Config, Creden
    * @param name lower-case words with dashes, unique in the operation.
    * @throws whatever `run` throws, and {@link Stopped} when the claim is lost or the wish has changed.
    */
-  step<Result extends Json>(name: string, run: StepRun<Result> | StepEffect<Result>): Promise<Result>
+  readonly step: <Result extends Json>(name: string, run: StepRun<Result> | StepEffect<Result>) => Promise<Result>
   /**
    * Says where the work is, for people who wait. Not stored for ever; may be dropped when the stream is busy.
    * @param percent 0 to 100.
    */
-  progress(message: string, percent?: number): void
+  readonly progress: (message: string, percent?: number) => void
   /** Reports what is known so far, and returns when the hub has stored it. Report the external id before waiting for anything. */
-  report(observed: Partial<ObservedMachine>): Promise<void>
+  readonly report: (observed: Partial<ObservedMachine>) => Promise<void>
   /**
    * Polls until `check` gives a value, with back-off and jitter.
    * @throws ProviderError of code TIMEOUT after `timeoutMs`.
    */
-  poll<Result>(
+  readonly poll: <Result>(
     check: (signal: AbortSignal) => Promise<Result | undefined>,
     options?: PollOptions,
-  ): Promise<Result>
+  ) => Promise<Result>
 }
 
 export type StepRun<Result> = (signal: AbortSignal) => Promise<Result>
@@ -310,8 +307,7 @@ export interface StaticDefinition<Config, Credentials, Data> extends CommonDefin
 }
 
 export type ProviderDefinition<Config, Credentials, Data> =
-  | DynamicDefinition<Config, Credentials, Data>
-  | StaticDefinition<Config, Credentials, Data>
+  DynamicDefinition<Config, Credentials, Data> | StaticDefinition<Config, Credentials, Data>
 
 /** Where a provider runs, and as whom. */
 export interface RunOptions {

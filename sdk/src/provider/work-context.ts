@@ -4,7 +4,7 @@ import { ProviderError } from './errors.js'
 import { isTransient } from './retry.js'
 import { runStep, runUnstored } from './steps.js'
 import type { Task } from './task.js'
-import type { Context, Json, ObservedMachine, PollOptions, WorkContext } from './types.js'
+import type { Context, ObservedMachine, PollOptions, WorkContext } from './types.js'
 
 /**
  * What an author's function that works on an item gets.
@@ -20,7 +20,11 @@ export function makeWorkContext(task: Task, steps: 'stored' | 'unstored' = 'stor
     last: lastOf(task),
     step: (name, run) => (steps === 'stored' ? runStep(task, name, run) : runUnstored(task.signal, run)),
     progress: (message, percent) => {
-      const progress = { step: task.currentStep, message: message.slice(0, 1024), ...(percent !== undefined && { percent: clampPercent(percent) }) }
+      const progress = {
+        step: task.currentStep,
+        message: message.slice(0, 1024),
+        ...(percent !== undefined && { percent: clampPercent(percent) }),
+      }
       if (!task.signal.aborted) item.tell({ generation: task.wish.generation, progress })
     },
     report: async (observed: Partial<ObservedMachine>) => {
@@ -35,7 +39,7 @@ function lastOf(task: Task): WorkContext<unknown, unknown>['last'] {
   const { externalId, attributes } = task.item.observed
   return {
     ...(externalId !== '' && { externalId }),
-    ...(attributes !== undefined && { attributes: attributes as { readonly [key: string]: Json } }),
+    ...(attributes !== undefined && { attributes: attributes }),
   }
 }
 

@@ -4,6 +4,7 @@ import {
   ConditionStatus,
   ItemKind,
   ObservedSchema,
+  PowerState,
   Presence,
   type Claimed,
   type Desired,
@@ -64,8 +65,13 @@ export class WorkItem {
   #steps: Map<string, Json>
   #task: Task | undefined
   #stopping = false
+  #settled = false
 
-  constructor(runtime: Runtime, memory: DoubtMemory, claimed: Claimed & { readonly item: ItemRef; readonly desired: Desired }) {
+  constructor(
+    runtime: Runtime,
+    memory: DoubtMemory,
+    claimed: Claimed & { readonly item: ItemRef; readonly desired: Desired },
+  ) {
     this.ref = claimed.item
     this.fence = claimed.fence
     this.attempt = Math.max(1, claimed.attempt)
@@ -120,8 +126,9 @@ export class WorkItem {
     const same =
       desired.operation === this.#desired.operation && desired.operationGeneration === this.#desired.operationGeneration
     this.#steps = new Map([...(same ? this.#steps : []), ...stepsOf(steps, desired)])
+    const isNew = desired.generation > this.#desired.generation
     this.#desired = desired
-    this.#task?.abort(new Stopped('changed', 'the wish has changed'))
+    if (isNew) this.#task?.abort(new Stopped('changed', 'the wish has changed'))
   }
 
   /** The claim is over: nothing more may be done or said. */
@@ -149,6 +156,7 @@ export class WorkItem {
         try {
           await converge(task)
           task.signal.throwIfAborted()
+          this.#settled = true
           return { settledGeneration: task.wish.generation }
         } catch (thrown) {
           if (task.signal.aborted) continue
@@ -164,7 +172,8 @@ export class WorkItem {
       return { retryAfterMs: 30_000 }
     } finally {
       this.#task = undefined
-      this.#memory.remember(this.ref.id, this.fence, this.doubts)
+      if (this.#settled) this.#memory.forget(this.ref.id)
+      else this.#memory.remember(this.ref.id, this.fence, this.doubts)
     }
   }
 
@@ -198,7 +207,8 @@ export class WorkItem {
   /** Keeps a step's result, which the hub has stored. */
   keep(task: Task, name: string, result: Json): void {
     const { operation, operationGeneration } = this.#desired
-    if (task.wish.operation === operation && task.wish.operationGeneration === operationGeneration) this.#steps.set(name, result)
+    if (task.wish.operation === operation && task.wish.operationGeneration === operationGeneration)
+      this.#steps.set(name, result)
   }
 
   /** How the reports of this claim are known, apart from those of any other claim of the item. */
@@ -208,19 +218,26 @@ export class WorkItem {
 
   async #fail(task: Task, error: ProviderError): Promise<number> {
     if (error.code === 'CREDENTIALS') this.#runtime.health.failed('work', error)
-    await this.report({ generation: task.wish.generation, failure: failureToProto(error, task.currentStep), observed: {} })
+    await this.report({
+      generation: task.wish.generation,
+      failure: failureToProto(error, task.currentStep),
+      observed: {},
+    })
     return error.retryable ? (error.retryAfterMs ?? 0) : 0
   }
 
   async #handBack(): Promise<Outcome> {
-    if (this.inDoubt !== (this.observed.createInDoubt ?? false)) await this.report({ generation: this.#desired.generation, observed: {} })
+    if (this.inDoubt !== (this.observed.createInDoubt ?? false))
+      await this.report({ generation: this.#desired.generation, observed: {} })
     return { retryAfterMs: 0 }
   }
 
   /** Whatever is reported as observed also says whether a create is in doubt, where the hub does not know it yet. */
   #withDoubt(observed: ReportInit['observed']): ObservedInit | undefined {
     if (observed === undefined || observed.createInDoubt !== undefined) return observed
-    return this.inDoubt === (this.observed.createInDoubt ?? false) ? observed : { ...observed, createInDoubt: this.inDoubt }
+    return this.inDoubt === (this.observed.createInDoubt ?? false)
+      ? observed
+      : { ...observed, createInDoubt: this.inDoubt }
   }
 }
 
@@ -229,7 +246,7 @@ function isBegun(observed: Observed): boolean {
 }
 
 /** The Release that an outcome stands for. */
-export function releaseOf(item: WorkItem, outcome: Outcome) {
+export function releaseOf(item: Pick<WorkItem, 'ref' | 'fence'>, outcome: Outcome) {
   return {
     item: item.ref,
     fence: item.fence,
@@ -243,7 +260,9 @@ export function releaseOf(item: WorkItem, outcome: Outcome) {
 function stepsOf(steps: readonly StepResult[], desired: Desired): Map<string, Json> {
   return new Map(
     steps
-      .filter((step) => step.operation === desired.operation && step.operationGeneration === desired.operationGeneration)
+      .filter(
+        (step) => step.operation === desired.operation && step.operationGeneration === desired.operationGeneration,
+      )
       .map((step) => [step.name, valueToJson(step.result)]),
   )
 }
@@ -255,7 +274,7 @@ function merge(before: Observed, said: ObservedInit): Observed {
     generation: set.generation > before.generation ? set.generation : before.generation,
     presence: set.presence === Presence.UNSPECIFIED ? before.presence : set.presence,
     externalId: set.externalId === '' ? before.externalId : set.externalId,
-    power: set.power === 0 ? before.power : set.power,
+    power: set.power === PowerState.UNSPECIFIED ? before.power : set.power,
     addresses: set.addresses.length === 0 ? before.addresses : set.addresses,
     conditions: set.conditions.length === 0 ? before.conditions : set.conditions,
     ...definedOnly({
@@ -267,7 +286,9 @@ function merge(before: Observed, said: ObservedInit): Observed {
   })
 }
 
-function definedOnly<Fields extends Record<string, unknown>>(fields: Fields): { [Key in keyof Fields]?: NonNullable<Fields[Key]> } {
+function definedOnly<Fields extends Record<string, unknown>>(
+  fields: Fields,
+): { [Key in keyof Fields]?: NonNullable<Fields[Key]> } {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
     [Key in keyof Fields]?: NonNullable<Fields[Key]>
   }

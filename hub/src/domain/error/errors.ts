@@ -16,11 +16,20 @@ export type StatusName =
 /** The error catalogue: every reason that the hub can give, its status, and what it means. docs/errors.md lists the same; a test compares both. */
 export const errorCatalogue = {
   // request as such
-  INVALID_FIELD: ['INVALID_ARGUMENT', 'A field is missing, malformed or out of range; the details name it and say what to do.'],
-  INVALID_PAGE_TOKEN: ['INVALID_ARGUMENT', 'The page token is damaged, or other arguments differ from those it was given for.'],
+  INVALID_FIELD: [
+    'INVALID_ARGUMENT',
+    'A field is missing, malformed or out of range; the details name it and say what to do.',
+  ],
+  INVALID_PAGE_TOKEN: [
+    'INVALID_ARGUMENT',
+    'The page token is damaged, or other arguments differ from those it was given for.',
+  ],
   INVALID_REVISION: ['INVALID_ARGUMENT', 'The revision is not one that this hub gave.'],
   INVALID_LABEL_SELECTOR: ['INVALID_ARGUMENT', 'The label selector cannot be parsed; the message shows where.'],
-  PROVIDER_DATA_INVALID: ['INVALID_ARGUMENT', "provider_data does not match the provider's JSON Schema, or the provider itself refuses it."],
+  PROVIDER_DATA_INVALID: [
+    'INVALID_ARGUMENT',
+    "provider_data does not match the provider's JSON Schema, or the provider itself refuses it.",
+  ],
   PROVIDER_CONFIG_INVALID: ['INVALID_ARGUMENT', "config or credentials do not match the provider's JSON Schema."],
   SCHEMA_INVALID: ['INVALID_ARGUMENT', 'A JSON Schema sent by a provider is not a usable draft 2020-12 schema.'],
   MESSAGE_TOO_LARGE: ['RESOURCE_EXHAUSTED', 'The message is over the size limit.'],
@@ -32,7 +41,10 @@ export const errorCatalogue = {
   JOIN_TOKEN_INVALID: ['UNAUTHENTICATED', 'The join token is unknown or damaged.'],
   JOIN_TOKEN_EXPIRED: ['UNAUTHENTICATED', 'The join token is too old; make a new one.'],
   JOIN_TOKEN_USED: ['PERMISSION_DENIED', 'The join token was used before; make a new one, and find out who used it.'],
-  CSR_INVALID: ['INVALID_ARGUMENT', 'The certificate signing request cannot be read, its signature is wrong, or its key is too weak.'],
+  CSR_INVALID: [
+    'INVALID_ARGUMENT',
+    'The certificate signing request cannot be read, its signature is wrong, or its key is too weak.',
+  ],
   CERTIFICATE_REQUIRED: ['UNAUTHENTICATED', 'The call needs a client certificate of this hub.'],
   CERTIFICATE_REVOKED: ['PERMISSION_DENIED', 'The client certificate was revoked; enrol again with a new join token.'],
   PHONE_HOME_TOKEN_INVALID: ['UNAUTHENTICATED', 'The phone-home token is unknown or expired.'],
@@ -53,9 +65,15 @@ export const errorCatalogue = {
   CLASS_IN_USE: ['FAILED_PRECONDITION', 'Hosts use the class.'],
   PROVIDER_IN_USE: ['FAILED_PRECONDITION', 'The provider has machine requests or machines.'],
   PROVIDER_DELETED: ['PERMISSION_DENIED', 'The provider was deleted; stop this instance.'],
-  FAMILY_MISMATCH: ['FAILED_PRECONDITION', 'The instance is of another family or kind than the provider was added with.'],
+  FAMILY_MISMATCH: [
+    'FAILED_PRECONDITION',
+    'The instance is of another family or kind than the provider was added with.',
+  ],
   VERSION_UNSUPPORTED: ['FAILED_PRECONDITION', 'There is no protocol version that both sides speak.'],
-  PROTOCOL_VIOLATION: ['FAILED_PRECONDITION', 'The instance broke the protocol; the message says how. A defect of the provider.'],
+  PROTOCOL_VIOLATION: [
+    'FAILED_PRECONDITION',
+    'The instance broke the protocol; the message says how. A defect of the provider.',
+  ],
   HOST_PROTECTED: ['FAILED_PRECONDITION', 'The host is protected; take the protection off first.'],
   HOST_NOT_FAILED: ['FAILED_PRECONDITION', 'Only a host in ERROR can be retried.'],
   MACHINE_PROTECTED: ['FAILED_PRECONDITION', 'The machine is protected; take the protection off first.'],

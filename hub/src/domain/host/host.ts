@@ -1,6 +1,15 @@
 import type { JsonObject, LastError, Price, Shape } from '../facts.js'
 
-export const hostStates = ['ORDERED', 'PLACED', 'PROVISIONING', 'BOOTSTRAPPING', 'READY', 'ERROR', 'RELEASING', 'RELEASED'] as const
+export const hostStates = [
+  'ORDERED',
+  'PLACED',
+  'PROVISIONING',
+  'BOOTSTRAPPING',
+  'READY',
+  'ERROR',
+  'RELEASING',
+  'RELEASED',
+] as const
 export type HostState = (typeof hostStates)[number]
 
 /** Where a host may be placed; empty lists do not narrow. Names, not resource names. */
@@ -21,6 +30,8 @@ export interface PlacementAttempt {
   readonly error: LastError
   /** ISO 8601. */
   readonly startedAt: string
+  /** The host went to ERROR with it. Tries are counted anew from here, once a person has asked for a retry. */
+  readonly final?: true
 }
 
 /** One way to get a class from dynamic providers. */

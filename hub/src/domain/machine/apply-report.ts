@@ -33,10 +33,20 @@ export interface MachineOutcome {
 }
 
 /** Tries in a row before a machine's own work is given up to a person. A wipe is not repeated for ever on a disk that refuses it. */
-export const maxMachineAttempts: Readonly<Record<MachineOperation, number>> = { VERIFY: 5, INSPECT: 5, CLEAN: 3, POWER: 10 }
+export const maxMachineAttempts: Readonly<Record<MachineOperation, number>> = {
+  VERIFY: 5,
+  INSPECT: 5,
+  CLEAN: 3,
+  POWER: 10,
+}
 
 /** What a report makes of a static machine. It has been checked before that it comes from the holder, under the present fence. */
-export function applyMachineReport(before: MachineRecord, report: ReportFacts, now: Date, nextAttemptAt: Date): MachineOutcome {
+export function applyMachineReport(
+  before: MachineRecord,
+  report: ReportFacts,
+  now: Date,
+  nextAttemptAt: Date,
+): MachineOutcome {
   if (before.state === 'GONE') return { record: before, events: [], nextOperation: undefined }
   const record = observe(before, report, now)
   const events: EventDraft[] = []
@@ -51,11 +61,20 @@ export function applyMachineReport(before: MachineRecord, report: ReportFacts, n
     const lastError = nextLastError(report.failure, attempt, now, final ? undefined : nextAttemptAt)
     const failed: MachineRecord = { ...record, attempt, lastError }
     if (!final) {
-      events.push(event(record, 'AttemptFailed', 'WARNING', `${operation}: ${report.failure.code}: ${report.failure.message}`))
+      events.push(
+        event(record, 'AttemptFailed', 'WARNING', `${operation}: ${report.failure.code}: ${report.failure.message}`),
+      )
       return { record: failed, events, nextOperation: undefined }
     }
     const outcome = move(failed, afterOperation(record.state, operation, 'failed'), null)
-    events.push(event(record, 'MachineFailed', 'ERROR', `${operation} failed for good: ${report.failure.code}: ${report.failure.message}`))
+    events.push(
+      event(
+        record,
+        'MachineFailed',
+        'ERROR',
+        `${operation} failed for good: ${report.failure.code}: ${report.failure.message}`,
+      ),
+    )
     return { ...outcome, events: [...events, ...outcome.events] }
   }
   if (
@@ -80,7 +99,10 @@ function observe(before: MachineRecord, report: ReportFacts, now: Date): Machine
     addresses: observed.addresses ?? before.addresses,
     attributes: observed.attributes ?? before.attributes,
     hardware: observed.hardware ?? before.hardware,
-    conditions: observed.conditions === undefined ? before.conditions : mergeConditions(before.conditions, observed.conditions, now),
+    conditions:
+      observed.conditions === undefined
+        ? before.conditions
+        : mergeConditions(before.conditions, observed.conditions, now),
   }
 }
 
@@ -90,7 +112,12 @@ function move(record: MachineRecord, state: MachineState, nextOperation: Machine
   return { record: { ...record, state }, events, nextOperation }
 }
 
-function event(record: MachineRecord, reason: EventDraft['reason'], severity: EventDraft['severity'], message: string): EventDraft {
+function event(
+  record: MachineRecord,
+  reason: EventDraft['reason'],
+  severity: EventDraft['severity'],
+  message: string,
+): EventDraft {
   return {
     subject: `machines/${record.name}`,
     related: [`providers/${record.providerName}`],

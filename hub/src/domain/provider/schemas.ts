@@ -16,7 +16,9 @@ export function checkSchemas(schemas: Readonly<Record<string, string>>): void {
     if (text === '') continue
     const problem = problemOf(text)
     if (problem === undefined) continue
-    throw new HubError('SCHEMA_INVALID', `${field}: ${problem}`, { violations: [{ field: `hello.${field}`, description: problem }] })
+    throw new HubError('SCHEMA_INVALID', `${field}: ${problem}`, {
+      violations: [{ field: `hello.${field}`, description: problem }],
+    })
   }
 }
 

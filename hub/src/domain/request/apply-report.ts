@@ -1,4 +1,14 @@
-import type { Address, Condition, EventDraft, Failure, Hardware, JsonObject, LastError, PowerState, Progress } from '../facts.js'
+import type {
+  Address,
+  Condition,
+  EventDraft,
+  Failure,
+  Hardware,
+  JsonObject,
+  LastError,
+  PowerState,
+  Progress,
+} from '../facts.js'
 import type { Presence, RequestOperation, RequestState } from './request.js'
 
 /** A machine request, as far as reports concern it. */
@@ -43,7 +53,12 @@ export interface ObservedFacts {
 }
 
 export interface ReportFacts {
-  readonly step?: { readonly operation: string; readonly operationGeneration: number; readonly name: string; readonly result: unknown }
+  readonly step?: {
+    readonly operation: string
+    readonly operationGeneration: number
+    readonly name: string
+    readonly result: unknown
+  }
   readonly progress?: Progress
   readonly observed?: ObservedFacts
   readonly failure?: Failure
@@ -68,7 +83,8 @@ export function mergeConditions(
   const merged = new Map(before.map((condition) => [condition.type, condition]))
   for (const condition of said) {
     const old = merged.get(condition.type)
-    const lastTransitionAt = old !== undefined && old.status === condition.status ? old.lastTransitionAt : now.toISOString()
+    const lastTransitionAt =
+      old !== undefined && old.status === condition.status ? old.lastTransitionAt : now.toISOString()
     merged.set(condition.type, { ...condition, lastTransitionAt })
   }
   return [...merged.values()]
@@ -93,12 +109,18 @@ export function nextLastError(failure: Failure, attempts: number, now: Date, nex
  *
  * @param nextAttemptAt when the next try is due, if this report tells of a failure.
  */
-export function applyRequestReport(before: RequestRecord, report: ReportFacts, now: Date, nextAttemptAt: Date): RequestOutcome {
+export function applyRequestReport(
+  before: RequestRecord,
+  report: ReportFacts,
+  now: Date,
+  nextAttemptAt: Date,
+): RequestOutcome {
   // A late word after the end is taken note of, and changes nothing.
   if (before.state === 'GONE') return { record: before, events: [], giveUp: false, holdOffering: false }
   let record = observe(before, report, now)
   const events: EventDraft[] = observedEvents(before, record)
-  if (report.step !== undefined) events.push(event(before, 'RequestStepDone', 'INFO', `Step ${report.step.name} is done`))
+  if (report.step !== undefined)
+    events.push(event(before, 'RequestStepDone', 'INFO', `Step ${report.step.name} is done`))
   let giveUp = false
   let holdOffering = false
   if (report.failure !== undefined) {
@@ -127,7 +149,10 @@ function observe(before: RequestRecord, report: ReportFacts, now: Date): Request
     rebootsDone: Math.max(before.rebootsDone, observed.rebootsDone ?? 0),
     addresses: observed.addresses ?? before.addresses,
     attributes: observed.attributes ?? before.attributes,
-    conditions: observed.conditions === undefined ? before.conditions : mergeConditions(before.conditions, observed.conditions, now),
+    conditions:
+      observed.conditions === undefined
+        ? before.conditions
+        : mergeConditions(before.conditions, observed.conditions, now),
     createInDoubt: observed.createInDoubt ?? before.createInDoubt,
     progress: report.progress ?? before.progress,
   }
@@ -139,8 +164,15 @@ function observedEvents(before: RequestRecord, after: RequestRecord): EventDraft
     events.push(event(before, 'PowerChanged', 'INFO', `Power is ${after.power ?? 'unknown'}`))
   }
   if (after.rebootsDone > before.rebootsDone) events.push(event(before, 'Rebooted', 'INFO', 'Rebooted'))
-  if (before.state === 'PROVISIONED' && before.operation === 'PROVISION' && before.presence === 'PRESENT' && after.presence === 'ABSENT') {
-    events.push(event(before, 'MachineVanished', 'ERROR', `The machine ${before.externalId ?? ''} vanished outside of Slipway`))
+  if (
+    before.state === 'PROVISIONED' &&
+    before.operation === 'PROVISION' &&
+    before.presence === 'PRESENT' &&
+    after.presence === 'ABSENT'
+  ) {
+    events.push(
+      event(before, 'MachineVanished', 'ERROR', `The machine ${before.externalId ?? ''} vanished outside of Slipway`),
+    )
   }
   return events
 }
@@ -157,10 +189,22 @@ function fail(
   const lastError = nextLastError(failure, attempt, now, giveUp ? undefined : nextAttemptAt)
   const where = failure.step === '' ? '' : ` in step ${failure.step}`
   const events: EventDraft[] = [
-    event(record, giveUp ? 'RequestFailed' : 'AttemptFailed', giveUp ? 'ERROR' : 'WARNING', `${failure.code}${where}: ${failure.message}`),
+    event(
+      record,
+      giveUp ? 'RequestFailed' : 'AttemptFailed',
+      giveUp ? 'ERROR' : 'WARNING',
+      `${failure.code}${where}: ${failure.message}`,
+    ),
   ]
   if (record.createInDoubt) {
-    events.push(event(record, 'CreateInDoubt', 'WARNING', 'A create was sent and its outcome is not known; it is looked up before the next try'))
+    events.push(
+      event(
+        record,
+        'CreateInDoubt',
+        'WARNING',
+        'A create was sent and its outcome is not known; it is looked up before the next try',
+      ),
+    )
   }
   return { record: { ...record, attempt, lastError, ...(giveUp && { state: 'FAILED' as const }) }, events, giveUp }
 }
@@ -169,13 +213,16 @@ function complete(
   record: RequestRecord,
   completed: { readonly operation: string; readonly operationGeneration: number },
 ): { readonly record: RequestRecord; readonly events: readonly EventDraft[] } {
-  const current = completed.operation === record.operation && completed.operationGeneration === record.operationGeneration
+  const current =
+    completed.operation === record.operation && completed.operationGeneration === record.operationGeneration
   if (!current) return { record, events: [] }
   if (record.operation === 'PROVISION') {
     const first = record.state !== 'PROVISIONED'
     return {
       record: { ...record, state: 'PROVISIONED', attempt: 0, lastError: null, progress: null, createInDoubt: false },
-      events: first ? [event(record, 'RequestProvisioned', 'INFO', `Machine ${record.externalId ?? ''} is provisioned`)] : [],
+      events: first
+        ? [event(record, 'RequestProvisioned', 'INFO', `Machine ${record.externalId ?? ''} is provisioned`)]
+        : [],
     }
   }
   // An absence that was only claimed, and not seen, ends nothing.
@@ -186,7 +233,12 @@ function complete(
   }
 }
 
-function event(record: RequestRecord, reason: EventDraft['reason'], severity: EventDraft['severity'], message: string): EventDraft {
+function event(
+  record: RequestRecord,
+  reason: EventDraft['reason'],
+  severity: EventDraft['severity'],
+  message: string,
+): EventDraft {
   return {
     subject: `machineRequests/${record.name}`,
     related: [record.hostName, `providers/${record.providerName}`],

@@ -1,0 +1,22 @@
+import type { Logger } from 'pino'
+import type { Keyring } from '../secrets/keyring.js'
+import type { Db } from '../store/database.js'
+import type { Wake } from '../store/wake.js'
+
+export interface ReconcilerConfig {
+  /** How often to look without being woken. */
+  readonly sweepMs: number
+  /** The client API's base URL as booted machines reach it. */
+  readonly publicUrl: string
+  /** No deadline fires within this long after the start, so that an outage of the hub is not held against anyone. Default two minutes. */
+  readonly startGraceMs?: number
+}
+
+export interface ReconcilerDeps {
+  readonly db: Db
+  readonly wake: Wake
+  readonly keyring: Keyring
+  readonly log: Logger
+  readonly hubId: string
+  readonly config: ReconcilerConfig
+}

@@ -1,0 +1,191 @@
+import type { EventDraft, LastError } from '../../domain/facts.js'
+import { retryDelayMs } from '../../domain/backoff.js'
+import { decideHost } from '../../domain/host/decide.js'
+import { makeError } from '../../domain/host/phases/attempt.js'
+import type { HostDecision } from '../../domain/host/record.js'
+import { inTransaction, type Tx } from '../../store/database.js'
+import { appendEvents, hubCause } from '../../store/events.js'
+import {
+  cancelRequest,
+  deleteSecrets,
+  deprovisionRequest,
+  lockHosts,
+  saveHost,
+  type LockedHost,
+} from '../../store/host-reconcile.js'
+import { finishHosts, type NextLook, type TakenHost } from '../../store/host-schedule.js'
+import type { WakeTopic } from '../../store/wake.js'
+import type { ReconcilerDeps } from '../deps.js'
+import { Placing } from './placing.js'
+
+/** The step in which the reconciler itself failed. */
+const reconcileStep = 'reconcile'
+/** Before a host is looked at anew that changed while it was being locked. */
+const changedPauseMs = 50
+
+/**
+ * Looks at hosts that were taken: decides, and stores what was decided, in one transaction for all of them. Where that fails they are looked at one by one, so
+ * that a host that cannot be dealt with delays no other.
+ *
+ * @throws whatever the database threw, where it does not answer at all.
+ */
+export async function reconcileHosts(
+  deps: ReconcilerDeps,
+  taken: readonly TakenHost[],
+  graceUntil: Date,
+): Promise<void> {
+  try {
+    await reconcileTogether(deps, taken, graceUntil)
+    return
+  } catch (error) {
+    if (taken.length > 1)
+      deps.log.warn({ err: error, hosts: taken.length }, 'a batch of hosts failed; they are looked at one by one')
+    else await setAside(deps, taken, error, graceUntil)
+  }
+  if (taken.length === 1) return
+  for (const host of taken) {
+    try {
+      await reconcileTogether(deps, [host], graceUntil)
+    } catch (error) {
+      await setAside(deps, [host], error, graceUntil)
+    }
+  }
+}
+
+async function reconcileTogether(deps: ReconcilerDeps, taken: readonly TakenHost[], graceUntil: Date): Promise<void> {
+  const wake = await inTransaction(deps.db, async (tx) => {
+    const { hosts, changed } = await lockHosts(tx, taken, graceUntil)
+    const done = await executeAll(deps, tx, hosts)
+    const looks = new Map<string, number>([
+      ...done.looks,
+      ...changed.map((host): [string, number] => [host.hostId, changedPauseMs]),
+    ])
+    await finishHosts(
+      tx,
+      taken.map((host) => ({ ...host, inMs: looks.get(host.hostId) ?? null })),
+    )
+    return done.wake
+  })
+  deps.wake.signal(...wake)
+}
+
+interface Executed {
+  /** By host id, in ms; hosts that are not among them are looked at when something is heard of them. */
+  readonly looks: readonly (readonly [string, number])[]
+  readonly wake: readonly WakeTopic[]
+}
+
+async function executeAll(deps: ReconcilerDeps, tx: Tx, locked: readonly LockedHost[]): Promise<Executed> {
+  const decisions = locked.map((host) => ({ host, decision: decideHost(host.view) }))
+  const toPlace = decisions.filter(({ decision }) => decision.action.kind === 'place').map(({ host }) => host)
+  const placing = await Placing.begin(
+    deps,
+    tx,
+    toPlace.map((host) => host.row.id),
+  )
+  const events: EventDraft[] = []
+  const looks: [string, number][] = []
+  const providers = new Set<string>()
+  const saves: { readonly host: LockedHost; readonly decision: HostDecision }[] = []
+  for (const { host, decision } of decisions) {
+    const executed = await execute(tx, placing, host, decision, providers)
+    events.push(...executed.events)
+    if (executed.lookAgainInMs !== null) looks.push([host.row.id, executed.lookAgainInMs])
+    saves.push({ host, decision: executed })
+  }
+  const placedFor = await placing.finish(
+    toPlace.flatMap((host) => (host.row.request_id === null ? [] : [host.row.request_id])),
+  )
+  for (const id of placedFor) providers.add(id)
+  let changed = events.length > 0
+  for (const { host, decision } of saves) changed = (await saveHost(tx, host.view.host, decision.host)) || changed
+  await forgetSecrets(tx, saves)
+  await appendEvents(tx, hubCause, events)
+  return {
+    looks,
+    wake: [
+      ...[...providers].map((providerId) => ({ kind: 'work' as const, providerId })),
+      ...(changed ? [{ kind: 'change' as const }] : []),
+    ],
+  }
+}
+
+async function execute(
+  tx: Tx,
+  placing: Placing,
+  host: LockedHost,
+  decision: HostDecision,
+  providers: Set<string>,
+): Promise<HostDecision> {
+  const { action } = decision
+  const { request } = host.view
+  if (action.kind === 'none') return decision
+  if (action.kind === 'place') return placing.place(host, decision)
+  if (request === null) throw new Error(`host ${decision.host.name} has no machine request to ${action.kind}`)
+  providers.add(request.providerId)
+  switch (action.kind) {
+    case 'cancel-request':
+      return {
+        ...decision,
+        events: [...decision.events, ...(await cancelRequest(tx, decision.host, request, action.lastError))],
+      }
+    case 'deprovision':
+      return {
+        ...decision,
+        events: [...decision.events, ...(await deprovisionRequest(tx, decision.host, request, action.failure))],
+      }
+  }
+}
+
+async function forgetSecrets(
+  tx: Tx,
+  saves: readonly { readonly host: LockedHost; readonly decision: HostDecision }[],
+): Promise<void> {
+  const released = saves.filter(
+    ({ host, decision }) => decision.host.state === 'RELEASED' && host.view.host.state !== 'RELEASED',
+  )
+  await deleteSecrets(tx, {
+    hostIds: released.map(({ host }) => host.row.id),
+    requestIds: released.flatMap(({ host }) => (host.row.request_id === null ? [] : [host.row.request_id])),
+  })
+}
+
+/** Shows the failure on the host itself, and lets it rest for longer each time. */
+async function setAside(
+  deps: ReconcilerDeps,
+  taken: readonly TakenHost[],
+  error: unknown,
+  graceUntil: Date,
+): Promise<void> {
+  deps.log.error({ err: error, hosts: taken.map((host) => host.hostId) }, 'a host cannot be reconciled now')
+  try {
+    await inTransaction(deps.db, async (tx) => {
+      const looks: NextLook[] = []
+      for (const { taken: key, view } of (await lockHosts(tx, taken, graceUntil)).hosts) {
+        const attempts = failuresInRow(view.host.lastError) + 1
+        const defect = makeError(
+          'INTERNAL',
+          'The hub cannot go on with this host; its log says why',
+          reconcileStep,
+          view.now,
+        )
+        const delayMs = retryDelayMs(attempts, 0)
+        const nextAttemptAt = new Date(view.now.getTime() + delayMs).toISOString()
+        await saveHost(tx, view.host, {
+          ...view.host,
+          lastError: { ...defect, retryable: true, attempts, nextAttemptAt },
+        })
+        looks.push({ ...key, inMs: delayMs })
+      }
+      await finishHosts(tx, looks)
+    })
+    deps.wake.signal({ kind: 'change' })
+  } catch (again) {
+    // Its turn comes again when the time runs out for which it was taken.
+    deps.log.error({ err: again }, 'a host that failed cannot be set aside')
+  }
+}
+
+function failuresInRow(lastError: LastError | null): number {
+  return lastError?.step === reconcileStep ? lastError.attempts : 0
+}

@@ -1,0 +1,19 @@
+import { inTransaction } from '../../store/database.js'
+import { scheduleStuckHosts, scheduleStuckMachines, scheduleStuckRequests } from '../../store/stuck.js'
+import type { ReconcilerDeps } from '../deps.js'
+
+/** Finds what is under way and would never be looked at again, and has it looked at. There should be none: each one is a defect somewhere, and is logged. */
+export async function sweepStuck(deps: Pick<ReconcilerDeps, 'db' | 'wake' | 'log'>): Promise<void> {
+  const requestsOf = await inTransaction(deps.db, scheduleStuckRequests)
+  const machinesOf = await inTransaction(deps.db, scheduleStuckMachines)
+  const hosts = await inTransaction(deps.db, scheduleStuckHosts)
+  if (requestsOf.length + machinesOf.length + hosts === 0) return
+  deps.log.warn(
+    { hosts, requests: requestsOf.length, machines: machinesOf.length },
+    'found work that nobody would have looked at',
+  )
+  deps.wake.signal(
+    { kind: 'host' },
+    ...[...new Set([...requestsOf, ...machinesOf])].map((providerId) => ({ kind: 'work' as const, providerId })),
+  )
+}

@@ -1,0 +1,92 @@
+import { sql } from 'kysely'
+import type { Db, Tx } from './database.js'
+
+// When the reconciler looks at which host next. Taking a host moves `due_at` into the future; whoever schedules it meanwhile moves it back, and so only who finds
+// it unmoved may say when to look next. These rows are locked last in every transaction, after work items, requests, machines and hosts.
+
+export interface HostKey {
+  readonly organizationId: string
+  readonly hostId: string
+}
+
+/** A host that was taken to be looked at. Its turn comes again by itself where whoever took it dies. */
+export interface TakenHost extends HostKey {
+  /** As PostgreSQL writes it, to the microsecond. */
+  readonly takenUntil: string
+}
+
+/** When to look at a host that was taken. */
+export interface NextLook extends TakenHost {
+  /** From now. Null: when something is heard of it. */
+  readonly inMs: number | null
+}
+
+/**
+ * Makes a host due, unless it is due earlier already. Wake `{kind: 'host'}` after the commit.
+ *
+ * @param dueAt default: at once.
+ */
+export async function scheduleHost(tx: Tx, host: HostKey, dueAt?: Date): Promise<void> {
+  await tx
+    .insertInto('host_schedule')
+    .values({
+      organization_id: host.organizationId,
+      host_id: host.hostId,
+      due_at: dueAt ?? sql<Date>`clock_timestamp()`,
+    })
+    .onConflict((conflict) =>
+      conflict
+        .columns(['organization_id', 'host_id'])
+        .doUpdateSet({ due_at: sql<Date>`least(host_schedule.due_at, excluded.due_at)` }),
+    )
+    .execute()
+}
+
+/** Takes hosts that are due, the longest due first. No two replicas take the same one. */
+export async function takeDueHosts(db: Db, limit: number, holdMs: number): Promise<TakenHost[]> {
+  const result = await sql<TakenHost>`
+    with due as (
+      select organization_id, host_id
+      from host_schedule
+      where due_at <= clock_timestamp()
+      order by due_at
+      limit ${limit}
+      for update skip locked
+    )
+    update host_schedule
+    set due_at = clock_timestamp() + ${holdMs} * interval '1 millisecond'
+    from due
+    where host_schedule.organization_id = due.organization_id and host_schedule.host_id = due.host_id
+    returning host_schedule.organization_id as "organizationId", host_schedule.host_id as "hostId", host_schedule.due_at::text as "takenUntil"
+  `.execute(db)
+  return result.rows
+}
+
+/** How long until a host is due: 0 where one is, null where none ever will be by itself. */
+export async function nextDueInMs(db: Db): Promise<number | null> {
+  const result = await sql<{ inMs: number | null }>`
+    select greatest(0, ceil(extract(epoch from min(due_at) - clock_timestamp()) * 1000))::float8 as "inMs" from host_schedule
+  `.execute(db)
+  return result.rows[0]?.inMs ?? null
+}
+
+/** Says when taken hosts are to be looked at next. Those that something happened to meanwhile stay due. */
+export async function finishHosts(tx: Tx, looks: readonly NextLook[]): Promise<void> {
+  if (looks.length === 0) return
+  // In one order, so that two replicas never wait for each other.
+  const sorted = [...looks].sort((one, other) => (one.hostId < other.hostId ? -1 : 1))
+  const wanted = sql`
+    unnest(
+      ${sorted.map((look) => look.organizationId)}::uuid[], ${sorted.map((look) => look.hostId)}::uuid[],
+      ${sorted.map((look) => look.takenUntil)}::timestamptz[], ${sorted.map((look) => look.inMs)}::float8[]
+    ) as look (organization_id, host_id, taken_until, in_ms)`
+  const untouched = sql`
+    host_schedule.organization_id = look.organization_id and host_schedule.host_id = look.host_id and host_schedule.due_at = look.taken_until`
+  await sql`
+    update host_schedule
+    set due_at = clock_timestamp() + look.in_ms * interval '1 millisecond'
+    from ${wanted}
+    where ${untouched} and look.in_ms is not null
+  `.execute(tx)
+  await sql`delete from host_schedule using ${wanted} where ${untouched} and look.in_ms is null`.execute(tx)
+}

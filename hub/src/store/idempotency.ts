@@ -1,0 +1,43 @@
+import { sql } from 'kysely'
+import { HubError } from '../domain/error/errors.js'
+import { inTransaction, type Db, type Tx } from './database.js'
+
+/** Whom a key belongs to, what it is, and what it was used for. */
+export interface IdempotencyKey {
+  /** Caller and method: a key means nothing to anyone else. */
+  readonly scope: string
+  readonly key: string
+  readonly requestHash: Buffer
+}
+
+/**
+ * Does a piece of work once for a key, however often and however many at once ask for it: all get the answer of the first. Without a key it is simply done.
+ *
+ * @param work gives the answer as bytes; it is stored with the key in the transaction of the work.
+ * @throws HubError IDEMPOTENCY_KEY_REUSED where the key was used for something else.
+ */
+export async function once(db: Db, key: IdempotencyKey | undefined, work: (tx: Tx) => Promise<Uint8Array>): Promise<{ readonly answer: Uint8Array; readonly repeated: boolean }> {
+  if (key === undefined) return { answer: await inTransaction(db, work), repeated: false }
+  return inTransaction(db, async (tx) => {
+    // Whoever asks with the same key at the same time waits here for the first to be done.
+    await sql`select pg_advisory_xact_lock(hashtextextended(${`${key.scope} ${key.key}`}, 0))`.execute(tx)
+    const stored = await tx
+      .selectFrom('idempotency_keys')
+      .select(['request_hash', 'response'])
+      .where('scope', '=', key.scope)
+      .where('key', '=', key.key)
+      .executeTakeFirst()
+    if (stored !== undefined) {
+      if (stored.request_hash.equals(key.requestHash)) return { answer: stored.response, repeated: true }
+      throw new HubError('IDEMPOTENCY_KEY_REUSED', `request_id «${key.key}» was used before, with another request; choose a new one`, {
+        violations: [{ field: 'request_id', description: 'was used before, with another request; choose a new one' }],
+      })
+    }
+    const answer = await work(tx)
+    await tx
+      .insertInto('idempotency_keys')
+      .values({ scope: key.scope, key: key.key, request_hash: key.requestHash, response: Buffer.from(answer) })
+      .execute()
+    return { answer, repeated: false }
+  })
+}

@@ -1,0 +1,1 @@
+export { withDatabase, withEmptyDatabase, type TestDatabase } from './database.js'

@@ -1,0 +1,135 @@
+import { join } from 'node:path'
+import t from 'tap'
+import { Slipway, until } from '../tools/processes.js'
+
+// The whole way on a simulated cloud and a simulated rack, with real processes: hub, providers, command line.
+
+const simulated = 'providers/simulated/dist/src/main.js'
+
+const quickCloud = { latencyMs: 5, actionMs: 100, bootMs: 100 }
+
+const smallClass = {
+  kind: 'MachineClass',
+  name: 'small',
+  shape: { vcpus: 2, memoryMib: 4096, diskGib: 40, architecture: 'amd64' },
+  offerings: [{ family: 'simulated', typeId: 'sim-small' }],
+  bootstrap: { phoneHome: true },
+}
+
+interface HostJson {
+  readonly name: string
+  readonly state: string
+  readonly machine?: string
+  readonly machineRequest?: string
+  readonly lastError?: { readonly code: string; readonly message: string; readonly attempts: number }
+  readonly attempts?: readonly { readonly provider: string; readonly error: { readonly code: string } }[]
+  readonly provider?: string
+}
+
+interface Ledger {
+  readonly maxLivePerKey: number
+  readonly liveServers: number
+  readonly creates: number
+  readonly violations: number
+}
+
+void t.test('a host on a simulated cloud', { timeout: 300_000 }, async (t) => {
+  const slipway = await Slipway.start(t)
+  await slipway.addProvider('cloud', 'simulated', 'dynamic', { config: quickCloud })
+  const world = join(slipway.folder, 'world')
+  await slipway.startProvider('cloud', simulated, ['--kind', 'dynamic', '--world', world])
+  t.match(await slipway.apply(smallClass), /small.*created/)
+  t.match(await slipway.apply(smallClass), /small.*unchanged/)
+
+  await t.test('is ordered, born and READY', async (t) => {
+    const output = await slipway.ok('host', 'order', 'web-1', '--class', 'small', '--timeout', '60s')
+    t.match(output, /READY/)
+    const host = await slipway.json<HostJson>('get', 'host', 'web-1')
+    t.match(host, { state: 'HOST_STATE_READY', provider: 'providers/cloud', machine: /^machines\// })
+    const events = await slipway.ok('events', 'host/web-1')
+    for (const reason of ['HostOrdered', 'HostPlaced', 'PhonedHome', 'HostReady']) t.match(events, new RegExp(reason))
+  })
+
+  await t.test('is power-cycled', async (t) => {
+    const { machine = '' } = await slipway.json<HostJson>('get', 'host', 'web-1')
+    await slipway.ok('machine', 'power', machine, 'off', '--wait')
+    t.match(await slipway.json('get', 'machine', machine), { power: 'POWER_STATE_OFF' })
+    await slipway.ok('machine', 'power', machine, 'on', '--wait')
+    await slipway.ok('machine', 'power', machine, 'reboot', '--wait')
+    t.match(await slipway.json('get', 'machine', machine), { power: 'POWER_STATE_ON', reboots: '1', rebootsDone: '1' })
+  })
+
+  await t.test('is released, and nothing is left', async (t) => {
+    await slipway.ok('host', 'release', 'web-1', '--yes', '--wait', '--timeout', '60s')
+    t.strictSame(await slipway.json('get', 'machinerequests'), [])
+    t.strictSame(await slipway.json('get', 'hosts'), [])
+    const ledger = await slipway.json<Ledger>('version').then(() => readLedger(world))
+    t.match(ledger, { liveServers: 0, maxLivePerKey: 1, violations: 0 })
+  })
+
+  await t.test('an order that a provider has no capacity for says so and can be released', async (t) => {
+    const order = await slipway.cli('host', 'order', 'full-1', '--class', 'small', '--data', 'simulate=capacity', '--timeout', '60s')
+    t.equal(order.code, 6, order.stdout + order.stderr)
+    const host = await slipway.json<HostJson>('get', 'host', 'full-1')
+    t.match(host, { state: 'HOST_STATE_ERROR', lastError: { code: /CAPACITY/ } })
+    t.match(await slipway.ok('describe', 'host', 'full-1'), /CAPACITY/)
+    await slipway.ok('host', 'release', 'full-1', '--yes', '--wait', '--timeout', '60s')
+  })
+})
+
+void t.test('instances of a provider are killed, and every order still arrives, once', { timeout: 300_000 }, async (t) => {
+  const slipway = await Slipway.start(t)
+  await slipway.addProvider('cloud', 'simulated', 'dynamic', { config: { ...quickCloud, actionMs: 300 } })
+  const world = join(slipway.folder, 'world')
+  const args = ['--kind', 'dynamic', '--world', world]
+  const one = await slipway.startProvider('cloud', simulated, args, { instance: 'one', env: { SLIPWAY_FAILPOINTS: 'sdk.effect.after=kill:2' } })
+  const two = await slipway.startProvider('cloud', simulated, args, { instance: 'two' })
+  await slipway.apply(smallClass)
+  const names = Array.from({ length: 8 }, (_, index) => `node-${index}`)
+  for (const name of names) await slipway.ok('host', 'order', name, '--class', 'small', '--no-wait')
+  await until('the first instance to be killed between an effect and its record', () => !one.running, 60_000).catch(() => one.end('SIGKILL'))
+  one.start()
+  await slipway.hub.end('SIGKILL')
+  slipway.hub.start()
+  await slipway.ok('wait', ...names.map((name) => `host/${name}`), '--for', 'ready', '--timeout', '120s')
+  await two.end('SIGKILL')
+  for (const name of names) await slipway.ok('host', 'release', name, '--yes')
+  await until('all of them to be released', async () => (await slipway.json<unknown[]>('get', 'hosts')).length === 0, 120_000)
+  const ledger = await readLedger(world)
+  t.match(ledger, { liveServers: 0, maxLivePerKey: 1, violations: 0 })
+  t.ok(ledger.creates >= names.length)
+})
+
+void t.test('a host on a simulated rack', { timeout: 300_000 }, async (t) => {
+  const slipway = await Slipway.start(t)
+  await slipway.addProvider('rack', 'simulated-rack', 'static', { config: { ...quickCloud, machines: 3 }, autoAccept: true })
+  const world = join(slipway.folder, 'world')
+  await slipway.startProvider('rack', simulated, ['--kind', 'static', '--world', world])
+  await slipway.apply({
+    kind: 'MachineClass',
+    name: 'metal',
+    shape: {},
+    machineSelector: { provider: 'providers/rack' },
+    bootstrap: { phoneHome: true },
+  })
+  const available = () => slipway.json<{ name: string; power: string }[]>('get', 'machines', '--state', 'AVAILABLE')
+  await until('three machines to be AVAILABLE', async () => (await available()).length === 3)
+  t.ok((await available()).every((machine) => machine.power === 'POWER_STATE_OFF'), 'machines that are AVAILABLE are off')
+
+  await slipway.ok('host', 'order', 'db-1', '--class', 'metal', '--timeout', '60s')
+  const host = await slipway.json<HostJson>('get', 'host', 'db-1')
+  const machine = host.machine ?? ''
+  t.match(await slipway.json('get', 'machine', machine), { state: 'MACHINE_STATE_ACTIVE', power: 'POWER_STATE_ON', host: 'workspaces/default/hosts/db-1' })
+  t.equal((await available()).length, 2)
+
+  await slipway.ok('host', 'release', 'db-1', '--yes', '--wait', '--timeout', '60s')
+  await until('the machine to be clean again', async () => (await available()).length === 3)
+  t.match(await slipway.json('get', 'machine', machine), { state: 'MACHINE_STATE_AVAILABLE', power: 'POWER_STATE_OFF' })
+  t.match(await slipway.ok('events', machine), /CLEANING/)
+  t.match(await readLedger(world), { violations: 0 }, 'nobody got a machine that was not wiped')
+})
+
+async function readLedger(world: string): Promise<Ledger> {
+  const { readWorld } = await import('@slipway/provider-simulated/ledger')
+  return readWorld(world)
+}

@@ -1,0 +1,263 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { randomBytes } from 'node:crypto'
+import pg from 'pg'
+import type { Test } from 'tap'
+
+// Real processes for whole-system tests: hubs, providers and the command line, as their users start them. Whatever a test starts is ended with it.
+
+export const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
+
+/** Leases are short here, so that what a killed process held is free soon. */
+const shortLeases = { SLIPWAY_LEASE: '3s', SLIPWAY_HEARTBEAT: '1s', SLIPWAY_SWEEP: '200ms' }
+
+/** Waits until `check` gives something other than undefined or false. @throws after `timeoutMs`, with what it waited for. */
+export async function until<Result>(
+  what: string,
+  check: () => Promise<Result | undefined | false> | Result | undefined | false,
+  timeoutMs = 60_000,
+): Promise<Result> {
+  const deadline = performance.now() + timeoutMs
+  let last: unknown
+  for (;;) {
+    try {
+      const result = await check()
+      if (result !== undefined && result !== false) return result
+    } catch (error) {
+      last = error
+    }
+    if (performance.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain for ${what}`, { cause: last })
+    await sleep(50)
+  }
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+/** A folder of the test's own. */
+export function temporaryFolder(t: Test): string {
+  const folder = mkdtempSync(join(tmpdir(), 'slipway-e2e-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }))
+  return folder
+}
+
+/** A process under test. Its output goes to a file, which is shown where the test fails. */
+export class Process {
+  readonly name: string
+  readonly logFile: string
+  readonly #argv: readonly string[]
+  readonly #env: NodeJS.ProcessEnv
+  #child: ChildProcess
+
+  constructor(t: Test, name: string, folder: string, argv: readonly string[], env: NodeJS.ProcessEnv = {}) {
+    this.name = name
+    this.logFile = join(folder, `${name}.log`)
+    this.#argv = argv
+    this.#env = { ...process.env, ...shortLeases, ...env }
+    this.#child = this.#spawn({})
+    t.teardown(async () => {
+      await this.end('SIGTERM')
+      if (!t.passing()) t.comment(`${name}: ${this.output().split('\n').slice(-60).join('\n')}`)
+    })
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0
+  }
+
+  get running(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null
+  }
+
+  output(): string {
+    return readFileSync(this.logFile, 'utf8')
+  }
+
+  /** Sends a signal and waits for the end; after 20 s it is killed. */
+  async end(signal: NodeJS.Signals): Promise<void> {
+    if (!this.running) return
+    const exit = once(this.#child, 'exit')
+    this.#child.kill(signal)
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), 20_000)
+    await exit
+    clearTimeout(timer)
+  }
+
+  /** Waits until it has ended by itself, and says how. */
+  async ended(timeoutMs = 60_000): Promise<string> {
+    await until(`the end of ${this.name}`, () => !this.running, timeoutMs)
+    return this.#child.signalCode ?? String(this.#child.exitCode)
+  }
+
+  start(env: NodeJS.ProcessEnv = {}): void {
+    if (this.running) throw new Error(`${this.name} runs already`)
+    this.#child = this.#spawn(env)
+  }
+
+  #spawn(env: NodeJS.ProcessEnv): ChildProcess {
+    const log = openSync(this.logFile, 'a')
+    return spawn(process.execPath, this.#argv, { cwd: root, env: { ...this.#env, ...env }, stdio: ['ignore', log, log] })
+  }
+}
+
+export interface CliResult {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** A hub, with a command line that is logged in to it. */
+export class Slipway {
+  readonly folder: string
+  readonly url: string
+  readonly gateway: string
+  readonly token: string
+  readonly hub: Process
+  readonly #t: Test
+
+  private constructor(t: Test, parts: { folder: string; url: string; gateway: string; token: string; hub: Process }) {
+    this.#t = t
+    this.folder = parts.folder
+    this.url = parts.url
+    this.gateway = parts.gateway
+    this.token = parts.token
+    this.hub = parts.hub
+  }
+
+  /** Starts a hub: on a fresh database of SLIPWAY_TEST_DATABASE_URL where that is set, else on its embedded one. */
+  static async start(t: Test, env: NodeJS.ProcessEnv = {}): Promise<Slipway> {
+    const folder = temporaryFolder(t)
+    const [api, gateway] = [await freePort(), await freePort()]
+    const tokenFile = join(folder, 'token')
+    const database = await freshDatabase(t)
+    const where =
+      database === undefined
+        ? ['dev', '--data-dir', join(folder, 'hub')]
+        : ['serve', '--migrate']
+    const hub = new Process(
+      t,
+      'hub',
+      folder,
+      [
+        join(root, 'hub/bin/slipway-hub.js'),
+        ...where,
+        '--listen',
+        `127.0.0.1:${api}`,
+        '--gateway-listen',
+        `127.0.0.1:${gateway}`,
+        '--bootstrap-token-file',
+        tokenFile,
+      ],
+      { ...(database !== undefined && { DATABASE_URL: database, SLIPWAY_KEY: randomBytes(32).toString('hex') }), ...env },
+    )
+    const url = `http://127.0.0.1:${api}`
+    await until('the hub', async () => {
+      if (!hub.running) throw new Error(`the hub ended: ${hub.output()}`)
+      return (await fetch(`${url}/readyz`)).ok
+    })
+    const slipway = new Slipway(t, { folder, url, gateway: `127.0.0.1:${gateway}`, token: readFileSync(tokenFile, 'utf8').trim(), hub })
+    await slipway.ok('login', '--server', url, '--token-file', tokenFile)
+    return slipway
+  }
+
+  /** Runs the command line to its end. */
+  async cli(...args: readonly string[]): Promise<CliResult> {
+    const child = spawn(process.execPath, [join(root, 'sdk/bin/slipway.js'), ...args], {
+      cwd: root,
+      env: { ...process.env, SLIPWAY_CONFIG: join(this.folder, 'cli.yaml'), NO_COLOR: '1' },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let [stdout, stderr] = ['', '']
+    child.stdout.on('data', (data: Buffer) => (stdout += data.toString()))
+    child.stderr.on('data', (data: Buffer) => (stderr += data.toString()))
+    const [code] = (await once(child, 'close')) as [number]
+    return { code, stdout, stderr }
+  }
+
+  /** Runs the command line and gives what it printed. @throws unless it ended with 0. */
+  async ok(...args: readonly string[]): Promise<string> {
+    const result = await this.cli(...args)
+    if (result.code !== 0) throw new Error(`slipway ${args.join(' ')} ended with ${result.code}\n${result.stdout}${result.stderr}`)
+    return result.stdout.trim()
+  }
+
+  /** The same with `-o json`, parsed. */
+  async json<Result>(...args: readonly string[]): Promise<Result> {
+    return JSON.parse(await this.ok(...args, '-o', 'json')) as Result
+  }
+
+  /** Applies documents, given as objects. */
+  async apply(...documents: readonly object[]): Promise<string> {
+    const file = join(this.folder, `apply-${randomBytes(4).toString('hex')}.yaml`)
+    writeFileSync(file, documents.map((document) => JSON.stringify(document)).join('\n---\n'))
+    return this.ok('apply', '-f', file)
+  }
+
+  /** Adds a provider. */
+  async addProvider(name: string, family: string, kind: 'static' | 'dynamic', options: { config?: object; autoAccept?: boolean } = {}): Promise<void> {
+    const args = ['provider', 'add', name, '--family', family, '--kind', kind]
+    if (options.config !== undefined) {
+      const file = join(this.folder, `${name}-config.json`)
+      writeFileSync(file, JSON.stringify(options.config))
+      args.push('--config-file', file)
+    }
+    if (options.autoAccept === true) args.push('--auto-accept')
+    await this.ok(...args)
+  }
+
+  /** Starts an instance of a provider with a join token of its own, and waits until it is connected. */
+  async startProvider(
+    name: string,
+    script: string,
+    args: readonly string[] = [],
+    options: { env?: NodeJS.ProcessEnv; instance?: string } = {},
+  ): Promise<Process> {
+    const instance = options.instance ?? name
+    const state = join(this.folder, instance)
+    mkdirSync(state, { recursive: true })
+    const tokenFile = join(state, 'join-token')
+    writeFileSync(tokenFile, await this.ok('provider', 'token', name), { mode: 0o600 })
+    const provider = new Process(
+      this.#t,
+      instance,
+      this.folder,
+      [join(root, script), '--gateway', this.gateway, '--join-token-file', tokenFile, '--state-dir', state, ...args],
+      options.env,
+    )
+    await until(`provider ${name}`, async () => {
+      if (!provider.running) throw new Error(`provider ${name} ended: ${provider.output()}`)
+      return (await this.json<{ state: string }>('get', 'provider', name)).state === 'PROVIDER_STATE_CONNECTED'
+    })
+    return provider
+  }
+}
+
+/** A database of the test's own on SLIPWAY_TEST_DATABASE_URL, dropped with it; undefined where that is not set. */
+async function freshDatabase(t: Test): Promise<string | undefined> {
+  const server = process.env['SLIPWAY_TEST_DATABASE_URL']
+  if (server === undefined || server === '') return undefined
+  const name = `slipway_e2e_${randomBytes(6).toString('hex')}`
+  const run = async (statement: string) => {
+    const client = new pg.Client({ connectionString: server })
+    await client.connect()
+    await client.query(statement)
+    await client.end()
+  }
+  await run(`create database ${name}`)
+  t.teardown(() => run(`drop database if exists ${name} with (force)`))
+  const url = new URL(server)
+  url.pathname = `/${name}`
+  return url.toString()
+}
