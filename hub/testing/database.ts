@@ -54,7 +54,10 @@ async function startOnce(t: Test): Promise<string> {
   let root = t
   while (root.parent !== undefined) root = root.parent as unknown as Test
   root.teardown(async () => {
+    // The database does not keep the process alive; its end has to.
+    const alive = setInterval(() => undefined, 1_000)
     await database.stop()
+    clearInterval(alive)
     rmSync(folder, { recursive: true, force: true })
   })
   return database.connectionString

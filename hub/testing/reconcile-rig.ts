@@ -42,6 +42,15 @@ export interface ProviderOptions {
   readonly capabilities?: readonly string[]
 }
 
+const defaultProvider: Required<Omit<ProviderOptions, 'capabilities'>> = {
+  kind: 'DYNAMIC',
+  family: 'simulated',
+  offerings: [{}],
+  connected: true,
+  draining: false,
+  health: 'HEALTHY',
+}
+
 export interface OfferingOptions {
   readonly typeId?: string
   readonly location?: string
@@ -105,19 +114,18 @@ export class Rig {
 
   async provider(name: string, options: ProviderOptions = {}): Promise<FakeInstance> {
     const id = uuid()
-    const kind = options.kind ?? 'DYNAMIC'
-    const offerings = kind === 'STATIC' ? null : options.offerings === undefined ? [{}] : options.offerings
-    const connected = options.connected ?? true
+    const { kind, family, draining, health, connected, offerings: told } = { ...defaultProvider, ...options }
+    const offerings = kind === 'STATIC' ? null : told
     await this.db
       .insertInto('providers')
       .values({
         id,
         name,
-        family: options.family ?? 'simulated',
+        family,
         kind,
         state: connected ? 'CONNECTED' : 'DISCONNECTED',
-        draining: options.draining ?? false,
-        health: options.health ?? 'HEALTHY',
+        draining,
+        health,
         capabilities: JSON.stringify(options.capabilities ?? (offerings === null ? [] : ['OFFERINGS'])),
         offerings_at: offerings === null ? null : new Date(),
       })

@@ -31,7 +31,7 @@ for (const lifecycle of lifecycles) {
   const walker = walkers[lifecycle.title]
   if (walker === undefined) throw new Error(`no walker for ${lifecycle.title}`)
 
-  t.test(`${lifecycle.title}: every pair of state and event is what the table says`, async (t) => {
+  void t.test(`${lifecycle.title}: every pair of state and event is what the table says`, async (t) => {
     let legal = 0
     for (const state of lifecycle.states) {
       for (const event of walker.events) {
@@ -44,7 +44,7 @@ for (const lifecycle of lifecycles) {
     t.equal(legal, lifecycle.moves.length, 'and the table lists nothing else')
   })
 
-  t.test(`${lifecycle.title}: every state is reached and can be left, but the final one`, async (t) => {
+  void t.test(`${lifecycle.title}: every state is reached and can be left, but the final one`, async (t) => {
     const reached = new Set(lifecycle.start)
     for (let before = -1; before !== reached.size;) {
       before = reached.size
@@ -66,7 +66,7 @@ for (const lifecycle of lifecycles) {
   })
 }
 
-t.test('machines: the kinds of states are kept', async (t) => {
+void t.test('machines: the kinds of states are kept', async (t) => {
   for (const move of machineTransitions) {
     const kinds = machineStateKinds
     if (kinds[move.from] === 'failed' && move.to !== 'GONE')
@@ -81,7 +81,7 @@ t.test('machines: the kinds of states are kept', async (t) => {
   }
 })
 
-t.test('machines: work that ends leads on to what follows by itself', async (t) => {
+void t.test('machines: work that ends leads on to what follows by itself', async (t) => {
   t.equal(afterOperation('VERIFYING', 'VERIFY', 'done'), 'INSPECTING')
   t.equal(afterOperation('INSPECTING', 'INSPECT', 'done'), 'CLEANING')
   t.equal(afterOperation('CLEANING', 'CLEAN', 'done'), 'AVAILABLE')
@@ -97,18 +97,18 @@ t.test('machines: work that ends leads on to what follows by itself', async (t) 
   t.equal(afterOperation('ACTIVE', 'CLEAN', 'done'), 'ACTIVE', 'a stray end of work changes nothing')
 })
 
-t.test('every host and request can be let go of', async (t) => {
+void t.test('every host and request can be let go of', async (t) => {
   for (const state of hostStates) {
     if (state !== 'RELEASING' && state !== 'RELEASED') t.equal(transitionHost(state, 'release'), 'RELEASING', state)
   }
   for (const state of requestStates) if (state !== 'GONE') t.equal(transitionRequest(state, 'forgotten'), 'GONE', state)
 })
 
-t.test('docs/lifecycles.md is what the tables print', async (t) => {
+void t.test('docs/lifecycles.md is what the tables print', async (t) => {
   t.equal(docs('lifecycles.md'), printLifecycles(), 'else run: npm run docs:lifecycles -w hub')
 })
 
-t.test('docs/events.md lists every reason of events, and no other', async (t) => {
+void t.test('docs/events.md lists every reason of events, and no other', async (t) => {
   const listed = [...docs('events.md').matchAll(/^\| `([A-Za-z]+)`/gm)].map((match) => match[1])
   t.equal(new Set(listed).size, listed.length, 'each once')
   t.strictSame([...listed].sort(), [...eventReasons].sort())

@@ -23,7 +23,7 @@ function thrown(work: () => unknown): HubError {
   throw new Error('nothing was thrown')
 }
 
-t.test('label selectors are read', async (t) => {
+void t.test('label selectors are read', async (t) => {
   t.strictSame(parseLabelSelector(''), [])
   t.strictSame(parseLabelSelector('   '), [])
   t.strictSame(parseLabelSelector('rack in (b12, b13),gpu, !broken , tier=gold,zone != a,os notin (w)'), [
@@ -41,7 +41,7 @@ t.test('label selectors are read', async (t) => {
   ])
 })
 
-t.test('label selectors that make no sense say where', async (t) => {
+void t.test('label selectors that make no sense say where', async (t) => {
   for (const [text, position] of [
     ['a,', 3],
     ['=b', 1],
@@ -69,7 +69,7 @@ t.test('label selectors that make no sense say where', async (t) => {
   )
 })
 
-t.test('labels are matched', async (t) => {
+void t.test('labels are matched', async (t) => {
   const labels = { rack: 'b12', gpu: '' }
   const cases = {
     '': true,
@@ -89,7 +89,7 @@ t.test('labels are matched', async (t) => {
     t.equal(matchesLabels(parseLabelSelector(text), labels), matches, text)
 })
 
-t.test('any text is read, or refused with a reason; never anything else', async () => {
+void t.test('any text is read, or refused with a reason; never anything else', async () => {
   fc.assert(
     fc.property(fc.string({ unit: fc.constantFrom(...'ab=!,() \t.-_/in$ü') }), (text) => {
       try {
@@ -103,7 +103,7 @@ t.test('any text is read, or refused with a reason; never anything else', async 
   )
 })
 
-t.test('names', async (t) => {
+void t.test('names', async (t) => {
   const id = '0193c0de-0000-7000-8000-00aabbccddee'
   t.equal(shortName('m', id), 'm-00aabbccddee')
   t.equal(ownershipKey('hub', id), `hub/${id}`)
@@ -130,7 +130,7 @@ t.test('names', async (t) => {
   )
 })
 
-t.test('pauses between tries grow, and stay within bounds', async (t) => {
+void t.test('pauses between tries grow, and stay within bounds', async (t) => {
   fc.assert(
     fc.property(
       fc.integer({ min: -5, max: 10_000 }),

@@ -1,4 +1,5 @@
 import { sql } from 'kysely'
+import pino from 'pino'
 import t from 'tap'
 import { parseToken, secretMatches } from '../auth/tokens.js'
 import { hostConditionTypes } from '../domain/host/conditions.js'
@@ -8,6 +9,7 @@ import { eventually, euros, organizationId, Rig, type FakeInstance } from '../..
 import { inTransaction } from '../store/database.js'
 import { finishHosts, nextDueInMs, scheduleHost, takeDueHosts } from '../store/host-schedule.js'
 import type { ClaimedItem } from '../store/work-items.js'
+import { startLoop } from './loop.js'
 
 const bootstrap: ClassBootstrap = {
   phoneHome: false,
@@ -62,7 +64,7 @@ async function claimed(instance: FakeInstance): Promise<ClaimedItem> {
   return item
 }
 
-t.test('a host on a cloud: ordered, placed, made, phoned home, released', async (t) => {
+void t.test('a host on a cloud: ordered, placed, made, phoned home, released', async (t) => {
   const rig = await Rig.start(t)
   const cloud = await rig.provider('cloud', {
     offerings: [{ price: euros(5_100) }, { typeId: 'large', price: euros(9_000) }],
@@ -168,7 +170,7 @@ t.test('a host on a cloud: ordered, placed, made, phoned home, released', async 
   t.strictSame(await rig.reasons('workspaces/default/hosts/web-1'), hostReasons)
 })
 
-t.test('no place: told once for each reason, and placed as soon as there is one', async (t) => {
+void t.test('no place: told once for each reason, and placed as soon as there is one', async (t) => {
   const rig = await Rig.start(t)
   rig.reconcile()
   const id = await rig.order('web-1')
@@ -184,7 +186,7 @@ t.test('no place: told once for each reason, and placed as soon as there is one'
   )
 })
 
-t.test('a place that has none: the next best one, once the first is proven gone', async (t) => {
+void t.test('a place that has none: the next best one, once the first is proven gone', async (t) => {
   const rig = await Rig.start(t)
   const cheap = await rig.provider('cheap', { offerings: [{ price: euros(1) }] })
   const dear = await rig.provider('dear', { offerings: [{ price: euros(2) }] })
@@ -193,7 +195,8 @@ t.test('a place that has none: the next best one, once the first is proven gone'
   const item = await claimed(cheap)
   await cheap.report(item, { failure: capacity })
   const waiting = await rig.until(id, (host) => host.attempts.length === 1, 'an attempt')
-  t.match(waiting, { state: 'PROVISIONING', last_error: { code: 'CAPACITY', externalCode: 'resource_unavailable' } })
+  t.ok(['PLACED', 'PROVISIONING'].includes(waiting.state))
+  t.match(waiting, { last_error: { code: 'CAPACITY', externalCode: 'resource_unavailable' } })
   t.equal((await rig.requests(id)).length, 1, 'nothing is begun while something may be left')
   await obey(cheap, rig, [await claimed(cheap)])
   await obey(dear, rig, [await claimed(dear)])
@@ -203,18 +206,14 @@ t.test('a place that has none: the next best one, once the first is proven gone'
     last_error: null,
     attempts: [{ provider: 'cheap', typeId: 'small', error: { code: 'CAPACITY' } }],
   })
-  t.match(await rig.reasons('workspaces/default/hosts/web-1'), [
-    'HostPlaced',
-    'RequestCreated',
-    'HostProvisioning',
-    'RequestFailed',
-    'RequestGone',
-    'HostReplaced',
-    'HostPlaced',
-  ])
+  const reasons = (await rig.reasons('workspaces/default/hosts/web-1')).filter(
+    (reason) => reason !== 'HostProvisioning',
+  )
+  const first = ['HostPlaced', 'RequestCreated', 'RequestFailed', 'RequestGone', 'HostReplaced']
+  t.strictSame(reasons, [...first, 'HostPlaced', 'RequestCreated', 'RequestProvisioned', 'HostReady'])
 })
 
-t.test('what waiting cannot cure: ERROR, and a retry goes from the start once nothing is left', async (t) => {
+void t.test('what waiting cannot cure: ERROR, and a retry goes from the start once nothing is left', async (t) => {
   const rig = await Rig.start(t)
   const cloud = await rig.provider('cloud')
   rig.reconcile()
@@ -235,7 +234,7 @@ t.test('what waiting cannot cure: ERROR, and a retry goes from the start once no
   t.equal(ready.attempts.length, 1, 'what went wrong before is kept')
 })
 
-t.test('release: before anyone has claimed, and in the midst of provisioning', async (t) => {
+void t.test('release: before anyone has claimed, and in the midst of provisioning', async (t) => {
   const rig = await Rig.start(t)
   const rack = await rig.provider('rack', { kind: 'STATIC', family: 'metal' })
   const machineId = await rig.machine(rack, 'node-1')
@@ -282,7 +281,7 @@ t.test('release: before anyone has claimed, and in the midst of provisioning', a
   await rig.until(next, (host) => host.state === 'PLACED' && host.machine_id === machineId, 'the next host on it')
 })
 
-t.test('a machine that stays silent is replaced twice; then it is over', async (t) => {
+void t.test('a machine that stays silent is replaced twice; then it is over', async (t) => {
   const rig = await Rig.start(t)
   const cloud = await rig.provider('cloud')
   rig.reconcile()
@@ -301,7 +300,7 @@ t.test('a machine that stays silent is replaced twice; then it is over', async (
   t.equal((await rig.reasons('workspaces/default/hosts/web-1')).filter((reason) => reason === 'HostReplaced').length, 2)
 })
 
-t.test('while its provider is out of reach no deadline fires', async (t) => {
+void t.test('while its provider is out of reach no deadline fires', async (t) => {
   const rig = await Rig.start(t)
   const cloud = await rig.provider('cloud')
   rig.reconcile()
@@ -327,39 +326,42 @@ t.test('while its provider is out of reach no deadline fires', async (t) => {
   t.match(await rig.host(other), { state: 'PROVISIONING', last_error: null })
 })
 
-t.test('sessions that run out: their work is free, and their provider is out of reach until one is back', async (t) => {
-  const rig = await Rig.start(t)
-  const cloud = await rig.provider('cloud')
-  rig.reconcile()
-  await rig.order('web-1')
-  const item = await claimed(cloud)
-  await rig.db
-    .updateTable('sessions')
-    .set({ expires_at: new Date(Date.now() - 1) })
-    .where('id', '=', cloud.sessionId)
-    .execute()
-  const provider = () =>
-    rig.db.selectFrom('providers').selectAll().where('id', '=', cloud.providerId).executeTakeFirstOrThrow()
-  const state = (wanted: string) =>
-    eventually(
-      provider,
-      (row) => row.state === wanted,
-      (row) => `${wanted}, but it is ${row.state}`,
+void t.test(
+  'sessions that run out: their work is free, and their provider is out of reach until one is back',
+  async (t) => {
+    const rig = await Rig.start(t)
+    const cloud = await rig.provider('cloud')
+    rig.reconcile()
+    await rig.order('web-1')
+    const item = await claimed(cloud)
+    await rig.db
+      .updateTable('sessions')
+      .set({ expires_at: new Date(Date.now() - 1) })
+      .where('id', '=', cloud.sessionId)
+      .execute()
+    const provider = () =>
+      rig.db.selectFrom('providers').selectAll().where('id', '=', cloud.providerId).executeTakeFirstOrThrow()
+    const state = (wanted: string) =>
+      eventually(
+        provider,
+        (row) => row.state === wanted,
+        (row) => `${wanted}, but it is ${row.state}`,
+      )
+    await state('DISCONNECTED')
+    const free = await rig.db.selectFrom('work_items').selectAll().where('id', '=', item.id).executeTakeFirstOrThrow()
+    t.match(free, { session_id: null, fence: item.fence })
+    t.ok(free.due_at)
+    t.match(await rig.db.selectFrom('sessions').selectAll().execute(), [{ end_reason: 'expired' }])
+    await rig.session(cloud.providerId, organizationId)
+    await state('CONNECTED')
+    t.strictSame(
+      await rig.reasons('providers/cloud').then((all) => all.filter((reason) => reason.startsWith('Provider'))),
+      ['ProviderDisconnected', 'ProviderConnected'],
     )
-  await state('DISCONNECTED')
-  const free = await rig.db.selectFrom('work_items').selectAll().where('id', '=', item.id).executeTakeFirstOrThrow()
-  t.match(free, { session_id: null, fence: item.fence })
-  t.ok(free.due_at)
-  t.match(await rig.db.selectFrom('sessions').selectAll().execute(), [{ end_reason: 'expired' }])
-  await rig.session(cloud.providerId, organizationId)
-  await state('CONNECTED')
-  t.strictSame(
-    await rig.reasons('providers/cloud').then((all) => all.filter((reason) => reason.startsWith('Provider'))),
-    ['ProviderDisconnected', 'ProviderConnected'],
-  )
-})
+  },
+)
 
-t.test('eight reconcilers on one database: everything is placed once', async (t) => {
+void t.test('eight reconcilers on one database: everything is placed once', async (t) => {
   const rig = await Rig.start(t)
   const cloud = await rig.provider('cloud', {
     offerings: [
@@ -428,7 +430,7 @@ t.test('eight reconcilers on one database: everything is placed once', async (t)
   )
 })
 
-t.test('a host that cannot be dealt with delays no other', async (t) => {
+void t.test('a host that cannot be dealt with delays no other', async (t) => {
   const rig = await Rig.start(t)
   const cloud = await rig.provider('cloud')
   const poisoned = await rig.order('poisoned', {
@@ -445,7 +447,7 @@ t.test('a host that cannot be dealt with delays no other', async (t) => {
   t.equal((await cloud.claim()).length, 1)
 })
 
-t.test('what nobody would look at again is found', async (t) => {
+void t.test('what nobody would look at again is found', async (t) => {
   const rig = await Rig.start(t)
   const rack = await rig.provider('rack', { kind: 'STATIC', family: 'metal' })
   const cloud = await rig.provider('cloud')
@@ -462,7 +464,7 @@ t.test('what nobody would look at again is found', async (t) => {
   await rig.until(lostHost, (host) => host.state === 'READY', 'READY, though its work was lost for a while')
 })
 
-t.test('hosts whose machine vanished, and came back', async (t) => {
+void t.test('hosts whose machine vanished, and came back', async (t) => {
   const rig = await Rig.start(t)
   const cloud = await rig.provider('cloud')
   rig.reconcile()
@@ -483,7 +485,7 @@ t.test('hosts whose machine vanished, and came back', async (t) => {
   await rig.until(id, (host) => host.state === 'READY', 'READY again')
 })
 
-t.test('the schedule: what happens while a host is looked at is not forgotten', async (t) => {
+void t.test('the schedule: what happens while a host is looked at is not forgotten', async (t) => {
   const rig = await Rig.start(t)
   const id = await rig.order('web-1')
   const key = { organizationId, hostId: id }
@@ -505,4 +507,43 @@ t.test('the schedule: what happens while a host is looked at is not forgotten', 
   const [last] = await takeDueHosts(rig.db, 10, 60_000)
   if (last !== undefined) await inTransaction(rig.db, (tx) => finishHosts(tx, [{ ...last, inMs: null }]))
   t.equal(await nextDueInMs(rig.db), null, 'and at rest it is not scheduled at all')
+})
+
+void t.test('a loop: no wake-up is lost, trouble is survived, and stopping waits', async (t) => {
+  const log = pino({ level: 'silent' })
+  let rounds = 0
+  let finished = 0
+  const gates: (() => void)[] = []
+  const loop = startLoop(log, 'a test', async () => {
+    rounds++
+    await new Promise<void>((resolve) => gates.push(resolve))
+    finished++
+    if (rounds === 2) throw new Error('trouble')
+    return 3_600_000
+  })
+  const round = (number: number) =>
+    eventually(
+      async () => gates.length,
+      (length) => length === number,
+      (length) => `round ${number}, but there were ${length}`,
+    )
+  await round(1)
+  loop.wake()
+  gates[0]?.()
+  await round(2)
+  gates[1]?.()
+  await eventually(
+    async () => finished,
+    (count) => count === 2,
+    () => 'the trouble',
+  )
+  loop.wake()
+  await round(3)
+  let stopped = false
+  const stopping = loop.stop().then(() => (stopped = true))
+  await new Promise((resolve) => setImmediate(resolve))
+  t.notOk(stopped, 'what runs is waited for')
+  gates[2]?.()
+  await stopping
+  t.equal(rounds, 3, 'and nothing is begun after')
 })

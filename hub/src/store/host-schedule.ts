@@ -65,7 +65,8 @@ export async function takeDueHosts(db: Db, limit: number, holdMs: number): Promi
 /** How long until a host is due: 0 where one is, null where none ever will be by itself. */
 export async function nextDueInMs(db: Db): Promise<number | null> {
   const result = await sql<{ inMs: number | null }>`
-    select greatest(0, ceil(extract(epoch from min(due_at) - clock_timestamp()) * 1000))::float8 as "inMs" from host_schedule
+    select case when min(due_at) is not null then greatest(0, ceil(extract(epoch from min(due_at) - clock_timestamp()) * 1000)) end::float8 as "inMs"
+    from host_schedule
   `.execute(db)
   return result.rows[0]?.inMs ?? null
 }

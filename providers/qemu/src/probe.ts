@@ -26,9 +26,9 @@ type Probe = Omit<z.infer<typeof cachedProbe>, 'key'>
  *
  * @throws ProviderError of code UNAVAILABLE where KVM is demanded and does not work.
  */
-export async function chooseAccelerator(config: Config, programs: Programs, directory: string): Promise<Accelerator> {
+export async function chooseAccelerator(config: Config, programs: Programs, directory: string, device = '/dev/kvm'): Promise<Accelerator> {
   if (config.accel === 'tcg') return { kind: 'tcg', reason: 'the configuration asks for it' }
-  const { works, detail } = await probeKvm(config, programs, directory)
+  const { works, detail } = await probeKvm(config, programs, directory, device)
   if (works) return { kind: 'kvm' }
   if (config.accel === 'kvm') {
     throw new ProviderError('UNAVAILABLE', `the configuration asks for KVM, which does not work on this host: ${detail}. Set accel to auto or tcg to emulate`)
@@ -36,9 +36,9 @@ export async function chooseAccelerator(config: Config, programs: Programs, dire
   return { kind: 'tcg', reason: detail }
 }
 
-async function probeKvm(config: Config, programs: Programs, directory: string): Promise<Probe> {
-  if (!(await isUsable('/dev/kvm', constants.R_OK | constants.W_OK))) {
-    return { works: false, detail: 'there is no /dev/kvm that the provider may open' }
+async function probeKvm(config: Config, programs: Programs, directory: string, device: string): Promise<Probe> {
+  if (!(await isUsable(device, constants.R_OK | constants.W_OK))) {
+    return { works: false, detail: `there is no ${device} that the provider may open` }
   }
   const kernel = await findKernel(config)
   if (kernel === undefined) return { works: false, detail: 'there is no kernel to try KVM with: set probeKernel' }

@@ -4,6 +4,7 @@ import {
   defineProvider,
   ProviderError,
   type Context,
+  type DynamicDefinition,
   type MachineSpec,
   type ObservedMachine,
   type Provider,
@@ -34,8 +35,13 @@ const defineTimeoutMs = 10_000
 
 /** A provider whose machines are QEMU processes of the host that it runs on. */
 export function qemuProvider(options: QemuProviderOptions): Provider {
+  return defineProvider(qemuDefinition(options))
+}
+
+/** The functions of that provider. */
+export function qemuDefinition(options: QemuProviderOptions): DynamicDefinition<Config, Record<string, never>, Data> {
   const host = new Host(options)
-  return defineProvider<Config, Record<string, never>, Data>({
+  return {
     kind: 'dynamic',
     family: 'qemu',
     version: '0.1.0',
@@ -68,7 +74,7 @@ export function qemuProvider(options: QemuProviderOptions): Provider {
       if (wish === 'off') return machines.powerOff(externalId, context.signal)
       return machines.reboot(externalId, context.signal)
     },
-  })
+  }
 }
 
 interface OpenHost {

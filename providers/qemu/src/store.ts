@@ -179,7 +179,8 @@ export class MachineStore {
     try {
       text = await this.#files.readFile(join(folder, recordFileName), 'utf8')
     } catch (error) {
-      if (isMissing(error)) return undefined
+      // A plain file is no machine, whatever it is called.
+      if (isMissing(error) || errnoOf(error) === 'ENOTDIR') return undefined
       throw fromSystemError(error, `the record of ${name}`)
     }
     const record = parseRecord(text)

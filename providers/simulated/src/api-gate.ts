@@ -98,7 +98,12 @@ export class ApiGate<State extends WorldState> {
     return line
   }
 
-  #outcome(write: Write<State>, state: State, limitedMs: number, decide: (dice: Dice) => Fact): Fact & { answer?: 'lost' } {
+  #outcome(
+    write: Write<State>,
+    state: State,
+    limitedMs: number,
+    decide: (dice: Dice) => Fact,
+  ): Fact & { answer?: 'lost' } {
     const dice = diceFor(this.#seed, write.call, state.calls.get(write.call) ?? 0)
     // What is ordered strikes the first call alone: what comes after it must be able to recover.
     const isFirst = attemptsOf(state, write.call, write.subject) === 0

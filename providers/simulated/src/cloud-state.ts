@@ -141,6 +141,7 @@ function apply(state: CloudState, line: Line): void {
       server.phonedHome ??= { atMs: line.atMs, tries: line.tries }
       endBoot(state, server)
       break
+    default:
   }
 }
 
@@ -156,7 +157,8 @@ function addServer(state: CloudState, line: ServerCreated & Stamp): void {
   }
   state.servers.set(line.id, server)
   state.live.set(line.id, server)
-  if (line.boot !== undefined && !line.boot.silent && line.failure === undefined) state.boots.set(line.boot.bootId, server)
+  if (line.boot !== undefined && !line.boot.silent && line.failure === undefined)
+    state.boots.set(line.boot.bootId, server)
   if (line.vanishAfterMs !== undefined) state.vanishing.add(server)
 }
 

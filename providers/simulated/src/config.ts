@@ -52,7 +52,10 @@ const name = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/)
 
 const price = z
   .strictObject({
-    currency: z.string().regex(/^[A-Z]{3}$/).default('EUR'),
+    currency: z
+      .string()
+      .regex(/^[A-Z]{3}$/)
+      .default('EUR'),
     hourlyMicros: z.int().min(0),
     monthlyMicros: z.int().min(0).optional(),
     setupMicros: z.int().min(0).optional(),
@@ -78,8 +81,20 @@ export type ServerType = z.infer<typeof serverType>
 
 const defaultTypes: readonly z.input<typeof serverType>[] = [
   { id: 'sim-small', vcpus: 2, memoryMib: 4096, diskGib: 40, price: { hourlyMicros: 6_000, monthlyMicros: 3_800_000 } },
-  { id: 'sim-medium', vcpus: 4, memoryMib: 8192, diskGib: 80, price: { hourlyMicros: 11_000, monthlyMicros: 6_900_000 } },
-  { id: 'sim-large', vcpus: 16, memoryMib: 32_768, diskGib: 320, price: { hourlyMicros: 48_000, monthlyMicros: 29_900_000 } },
+  {
+    id: 'sim-medium',
+    vcpus: 4,
+    memoryMib: 8192,
+    diskGib: 80,
+    price: { hourlyMicros: 11_000, monthlyMicros: 6_900_000 },
+  },
+  {
+    id: 'sim-large',
+    vcpus: 16,
+    memoryMib: 32_768,
+    diskGib: 320,
+    price: { hourlyMicros: 48_000, monthlyMicros: 29_900_000 },
+  },
   {
     id: 'sim-arm-small',
     vcpus: 2,
@@ -107,7 +122,11 @@ const common = {
     .min(1)
     .optional()
     .meta({ description: 'Folder of the simulated world. The --world flag wins. Default: <state-dir>/world.' }),
-  seed: z.int().min(0).optional().meta({ description: 'Seed of every random choice. Default: chosen when the world is made.' }),
+  seed: z
+    .int()
+    .min(0)
+    .optional()
+    .meta({ description: 'Seed of every random choice. Default: chosen when the world is made.' }),
   images: z
     .array(name)
     .min(1)
@@ -160,8 +179,7 @@ const cloudLatency = z.strictObject({
   list: durationOf({ minMs: 5, maxMs: 20 }, 'Reading one page of a listing, or of the types.'),
 })
 
-/** Configuration of the simulated cloud, with a default for everything. */
-export const cloudConfigSchema = z.strictObject({
+const cloudConfigShape = z.strictObject({
   ...common,
   locations: z.array(name).min(1).default(['sim-east', 'sim-west']).meta({ description: 'Locations of the cloud.' }),
   types: z
@@ -171,10 +189,9 @@ export const cloudConfigSchema = z.strictObject({
     .meta({ description: 'Server types.' }),
   capacity: z.array(capacityRule).default([]).meta({ description: 'Limits on live servers. Default: none.' }),
   quotaServers: z.int().min(0).optional().meta({ description: "The account's limit of live servers. Default: none." }),
-  idempotency: z
-    .enum(['unique-name', 'token', 'none'])
-    .default('unique-name')
-    .meta({ description: 'What protects a create that is sent twice: a name that must be unique, a client token, nothing.' }),
+  idempotency: z.enum(['unique-name', 'token', 'none']).default('unique-name').meta({
+    description: 'What protects a create that is sent twice: a name that must be unique, a client token, nothing.',
+  }),
   listingLagMs: z
     .int()
     .min(0)
@@ -190,6 +207,22 @@ export const cloudConfigSchema = z.strictObject({
     .record(z.string(), z.enum(cloudSimulations))
     .default({})
     .meta({ description: 'Faults by server name or hostname.' }),
+})
+
+/** Configuration of the simulated cloud, with a default for everything. */
+export const cloudConfigSchema = cloudConfigShape.superRefine(({ types, locations, capacity }, context) => {
+  const typeIds = types.map(({ id }) => id)
+  const isPlace = (location: string | undefined) => location === undefined || locations.includes(location)
+  const complain = (path: PropertyKey[], message: string) => context.addIssue({ code: 'custom', path, message })
+  types.forEach(({ id, locations: places }, index) => {
+    if (typeIds.indexOf(id) !== index) complain(['types', index, 'id'], `there are two types ${id}`)
+    if (places?.every(isPlace) === false)
+      complain(['types', index, 'locations'], 'names a location that the cloud lacks')
+  })
+  capacity.forEach(({ type, location }, index) => {
+    if (type !== undefined && !typeIds.includes(type)) complain(['capacity', index, 'type'], `there is no type ${type}`)
+    if (!isPlace(location)) complain(['capacity', index, 'location'], `there is no location ${location ?? ''}`)
+  })
 })
 
 export type CloudConfig = z.infer<typeof cloudConfigSchema>
@@ -222,14 +255,17 @@ const rackFaults = z.strictObject({
   verifyFailRate: rate.meta({ description: 'Share of verifications that fail.' }),
 })
 
-/** Configuration of the simulated rack, with a default for everything. */
-export const rackConfigSchema = z.strictObject({
+const rackConfigShape = z.strictObject({
   ...common,
   machines: z
     .union([z.int().min(0).max(100_000), z.array(rackMachine)])
     .default(8)
     .meta({ description: 'The machines: how many to make up, or a list.' }),
-  machinesPerRack: z.int().min(1).default(4).meta({ description: 'For made-up machines: how many carry the same rack label.' }),
+  machinesPerRack: z
+    .int()
+    .min(1)
+    .default(4)
+    .meta({ description: 'For made-up machines: how many carry the same rack label.' }),
   models: z
     .array(rackModel)
     .min(1)
@@ -244,6 +280,18 @@ export const rackConfigSchema = z.strictObject({
     .record(z.string(), z.enum(rackSimulations))
     .default({})
     .meta({ description: 'Faults by serial number or hostname.' }),
+})
+
+/** Configuration of the simulated rack, with a default for everything. */
+export const rackConfigSchema = rackConfigShape.superRefine(({ machines, models }, context) => {
+  if (typeof machines === 'number') return
+  const complain = (path: PropertyKey[], message: string) => context.addIssue({ code: 'custom', path, message })
+  const serials = machines.map(({ serial }) => serial)
+  machines.forEach(({ serial, model }, index) => {
+    if (serials.indexOf(serial) !== index) complain(['machines', index, 'serial'], `there are two machines ${serial}`)
+    if (model !== undefined && !models.some((known) => known.model === model))
+      complain(['machines', index, 'model'], `there is no model ${model}`)
+  })
 })
 
 export type RackConfig = z.infer<typeof rackConfigSchema>

@@ -129,7 +129,8 @@ export class Ledger<State> {
     this.#awaited = text
     this.#committed = false
     const written = writeSync(this.#fd, bytes)
-    if (written !== bytes.length) throw new Error(`${this.path}: only ${written} of ${bytes.length} bytes could be written`)
+    if (written !== bytes.length)
+      throw new Error(`${this.path}: only ${written} of ${bytes.length} bytes could be written`)
     this.catchUp()
     this.#awaited = undefined
     return this.#committed

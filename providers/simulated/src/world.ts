@@ -7,7 +7,8 @@ import { hasLedger, Ledger, type LedgerOptions, type Reducer } from './ledger.js
 /** What worlds of both kinds remember. */
 export interface WorldState {
   opened: { readonly kind: WorldKind; readonly worldId: string; readonly seed: number } | undefined
-  configText: string
+  /** As it was last noted; `undefined`: never. */
+  config: unknown
   /** Writing calls so far, by kind. */
   readonly calls: Map<string, number>
   /** Writing calls so far, by kind and subject. */
@@ -57,7 +58,9 @@ export class World<State extends WorldState> {
     const kind = this.ledger.state.opened?.kind
     if (kind !== rules.kind) {
       this.ledger.close()
-      throw new Error(`${dir} holds a simulated ${kind ?? 'world of another version'}, not a ${rules.kind}; choose another folder`)
+      throw new Error(
+        `${dir} holds a simulated ${kind ?? 'world of another version'}, not a ${rules.kind}; choose another folder`,
+      )
     }
     mkdirSync(join(dir, secretsFolder), { recursive: true, mode: 0o700 })
     this.#sweepSecrets()
@@ -81,7 +84,9 @@ export class World<State extends WorldState> {
   /** Writes down the configuration it runs with, where that is news. */
   noteConfig(config: unknown): void {
     const text = JSON.stringify(config)
-    this.ledger.commit((state) => (state.configText === text ? undefined : { fact: 'world.configured', config }))
+    this.ledger.commit((state) =>
+      JSON.stringify(state.config) === text ? undefined : { fact: 'world.configured', config },
+    )
   }
 
   /** Keeps a boot's token apart from the ledger, for its owner's eyes only. */
@@ -98,7 +103,9 @@ export class World<State extends WorldState> {
     }
   }
 
-  dropSecret(bootId: string): void {
+  /** Removes a boot's token, unless the boot is still to come. */
+  dropSecret(bootId: string | undefined): void {
+    if (bootId === undefined || this.rules.mayBoot(this.ledger.state, bootId, this.now())) return
     rmSync(this.#secretPath(bootId), { force: true })
   }
 
@@ -112,12 +119,11 @@ export class World<State extends WorldState> {
 
   /** Removes tokens of boots that are over, or never came to be because a process died over them. */
   #sweepSecrets(): void {
-    const nowMs = this.now()
     const folder = join(this.dir, secretsFolder)
     for (const bootId of readdirSync(folder)) {
       const writtenAtMs = statSync(join(folder, bootId), { throwIfNoEntry: false })?.mtimeMs
       const fresh = writtenAtMs !== undefined && Date.now() - writtenAtMs < secretGraceMs
-      if (!fresh && !this.rules.mayBoot(this.ledger.state, bootId, nowMs)) this.dropSecret(bootId)
+      if (!fresh) this.dropSecret(bootId)
     }
   }
 }
@@ -129,14 +135,15 @@ export function kindOfWorld(dir: string): WorldKind {
   const ledger = new Ledger(dir, reducer, { readOnly: true })
   ledger.close()
   const kind = ledger.state.opened?.kind
-  if (kind === undefined) throw new Error(`${dir} holds a ledger without a first line: it is empty or of another version`)
+  if (kind === undefined)
+    throw new Error(`${dir} holds a ledger without a first line: it is empty or of another version`)
   return kind
 }
 
 export function initialWorldState(): WorldState {
   return {
     opened: undefined,
-    configText: '',
+    config: undefined,
     calls: new Map(),
     attempts: new Map(),
     refusals: new Map(),
@@ -153,7 +160,7 @@ export function applyCommon(state: WorldState, line: Line): void {
   }
   if (line.answer === 'lost') state.lostAnswers++
   if (line.fact === 'world.opened' && line.version === 1) state.opened ??= line
-  else if (line.fact === 'world.configured') state.configText = JSON.stringify(line.config)
+  else if (line.fact === 'world.configured') state.config = line.config
   else if (line.fact === 'call.refused') count(state.refusals, line.code)
   else if (line.fact === 'violation') state.violations.push(line)
 }

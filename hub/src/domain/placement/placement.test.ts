@@ -66,7 +66,7 @@ function machine(
   )
 }
 
-t.test('each reason for falling out', async (t) => {
+void t.test('each reason for falling out', async (t) => {
   const placement = order.placement
   const cases: readonly (readonly [keyof typeof rejectionReasons, Candidate, Partial<PlacementOrder['placement']>?])[] =
     [
@@ -112,7 +112,7 @@ t.test('each reason for falling out', async (t) => {
   t.notOk(mayWait([]), 'for nothing at all nobody waits')
 })
 
-t.test('the better one is chosen', async (t) => {
+void t.test('the better one is chosen', async (t) => {
   const chosen = (places: readonly Candidate[], attempts: PlacementOrder['attempts'] = []) =>
     judgePlacement({ ...order, attempts }, places).find((judged) => judged.chosen)?.candidate
   const pairs: readonly (readonly [string, Candidate, Candidate])[] = [
@@ -230,7 +230,7 @@ const anyOrder = fc.record({
   }),
 })
 
-t.test(
+void t.test(
   'whatever the places: one that would do is chosen if there is one, the others have reasons, and their order does not matter',
   async () => {
     fc.assert(
@@ -298,7 +298,7 @@ function doesDo({ shape: asked, placement }: PlacementOrder, place: Candidate): 
   return allowed && large && alike && reachable && there
 }
 
-t.test('shapes', async (t) => {
+void t.test('shapes', async (t) => {
   const nothing: Shape = { vcpus: 0, memoryMib: 0, diskGib: 0, diskClass: '', architecture: '' }
   t.equal(shapeMismatch(nothing, nothing), undefined, 'who asks for nothing gets it')
   t.equal(
@@ -310,7 +310,7 @@ t.test('shapes', async (t) => {
   t.ok(compareShapes(shape, null) < 0 && compareShapes(null, shape) > 0 && compareShapes(null, null) === 0)
 })
 
-t.test('prices', async (t) => {
+void t.test('prices', async (t) => {
   t.equal(formatMicros(5_100, 'EUR'), '0.0051 EUR')
   t.equal(formatMicros(0, 'EUR'), '0.00 EUR')
   t.equal(formatMicros(1_500_000, 'USD'), '1.50 USD')

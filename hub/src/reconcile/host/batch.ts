@@ -2,17 +2,11 @@ import type { EventDraft, LastError } from '../../domain/facts.js'
 import { retryDelayMs } from '../../domain/backoff.js'
 import { decideHost } from '../../domain/host/decide.js'
 import { makeError } from '../../domain/host/phases/attempt.js'
-import type { HostDecision } from '../../domain/host/record.js'
+import type { HostDecision, HostView } from '../../domain/host/record.js'
 import { inTransaction, type Tx } from '../../store/database.js'
 import { appendEvents, hubCause } from '../../store/events.js'
-import {
-  cancelRequest,
-  deleteSecrets,
-  deprovisionRequest,
-  lockHosts,
-  saveHost,
-  type LockedHost,
-} from '../../store/host-reconcile.js'
+import { databaseNow, lockHosts, saveHost, type LockedHost } from '../../store/host-reconcile.js'
+import { cancelRequest, deleteSecrets, deprovisionRequest } from '../../store/host-requests.js'
 import { finishHosts, type NextLook, type TakenHost } from '../../store/host-schedule.js'
 import type { WakeTopic } from '../../store/wake.js'
 import type { ReconcilerDeps } from '../deps.js'
@@ -38,11 +32,10 @@ export async function reconcileHosts(
     await reconcileTogether(deps, taken, graceUntil)
     return
   } catch (error) {
-    if (taken.length > 1)
-      deps.log.warn({ err: error, hosts: taken.length }, 'a batch of hosts failed; they are looked at one by one')
-    else await setAside(deps, taken, error, graceUntil)
+    // Where the database itself is the trouble, no host is to blame.
+    await databaseNow(deps.db)
+    deps.log.warn({ err: error, hosts: taken.length }, 'a batch of hosts failed; they are looked at one by one')
   }
-  if (taken.length === 1) return
   for (const host of taken) {
     try {
       await reconcileTogether(deps, [host], graceUntil)
@@ -76,7 +69,7 @@ interface Executed {
 }
 
 async function executeAll(deps: ReconcilerDeps, tx: Tx, locked: readonly LockedHost[]): Promise<Executed> {
-  const decisions = locked.map((host) => ({ host, decision: decideHost(host.view) }))
+  const decisions = locked.map((host) => ({ host, decision: decideHost(withoutDefect(host.view)) }))
   const toPlace = decisions.filter(({ decision }) => decision.action.kind === 'place').map(({ host }) => host)
   const placing = await Placing.begin(
     deps,
@@ -184,6 +177,11 @@ async function setAside(
     // Its turn comes again when the time runs out for which it was taken.
     deps.log.error({ err: again }, 'a host that failed cannot be set aside')
   }
+}
+
+/** A failure of the reconciler itself is over once it can decide again. */
+function withoutDefect(view: HostView): HostView {
+  return failuresInRow(view.host.lastError) === 0 ? view : { ...view, host: { ...view.host, lastError: null } }
 }
 
 function failuresInRow(lastError: LastError | null): number {

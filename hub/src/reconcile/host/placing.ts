@@ -6,15 +6,15 @@ import { watchMs, type HostDecision } from '../../domain/host/record.js'
 import { externalName, ownershipKey, shortName } from '../../domain/names.js'
 import { judgePlacement, layProviderData, type Candidate, type Judged } from '../../domain/placement/placement.js'
 import type { Tx } from '../../store/database.js'
+import type { LockedHost } from '../../store/host-reconcile.js'
 import {
   allocateMachine,
   deleteSecrets,
   insertRequests,
   lockFreeMachine,
   readHostUserData,
-  type LockedHost,
   type RequestDraft,
-} from '../../store/host-reconcile.js'
+} from '../../store/host-requests.js'
 import { loadCandidates } from '../../store/placement.js'
 import type { HostRow } from '../../store/tables.js'
 import type { ReconcilerDeps } from '../deps.js'

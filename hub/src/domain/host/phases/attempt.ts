@@ -16,9 +16,9 @@ import {
 } from '../record.js'
 
 /** Places that had none are left for another one this many times. */
-export const maxFallbacks = 5
+const maxFallbacks = 5
 /** Machines that stay silent are replaced this many times. */
-export const maxReplacements = 2
+const maxReplacements = 2
 /** Attempts that a host keeps. */
 const keptAttempts = 20
 /** The step in which a machine stays silent; that of no provider. */

@@ -14,7 +14,7 @@ import {
 import { failHost, leaveAttempt, makeError, phoneHomeStep } from './attempt.js'
 
 /** At least this long after a provider has come back before a deadline fires. */
-export const reconnectGraceMs = 2 * 60_000
+const reconnectGraceMs = 2 * 60_000
 
 /** Notices that the machine of a request that was well is not there any more. Nothing is removed or made for that: a person decides. */
 export function vanished({ host, request, machineState, now }: HostView): PhaseOutcome {

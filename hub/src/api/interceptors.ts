@@ -1,0 +1,130 @@
+import { randomUUID } from 'node:crypto'
+import { createValidator, type Validator } from '@bufbuild/protovalidate'
+import type { DescMessage, Message, MessageShape } from '@bufbuild/protobuf'
+import type { Interceptor } from '@connectrpc/connect'
+import * as hub from '@slipway/proto/hub/v1'
+import type { Logger } from 'pino'
+import { HubError } from '../domain/error/errors.js'
+import { authenticateClient } from '../store/client-tokens.js'
+import { callerKey, type ApiDeps } from './context.js'
+import { toConnectError } from './errors.js'
+
+// What every call passes: its id and its log line, the one funnel for errors, who calls, and the contract's field rules.
+
+const tokenCacheMs = 3_000
+const maxCachedTokens = 1_000
+const publicServices = new Set(['grpc.health.v1.Health', 'grpc.reflection.v1.ServerReflection', 'grpc.reflection.v1alpha.ServerReflection', hub.BootstrapService.typeName])
+
+function requestIdOf(header: Headers): string {
+  const given = header.get('x-request-id') ?? ''
+  return /^[A-Za-z0-9._:-]{1,128}$/.test(given) ? given : randomUUID()
+}
+
+/** Gives each call an id, turns whatever is thrown into one sort of answer, and writes a line to the log. */
+export function funnel(deps: ApiDeps): Interceptor {
+  const { log, config } = deps
+  return (next) => async (request) => {
+    const requestId = requestIdOf(request.header)
+    request.contextValues.set(callerKey, { tokenId: '', name: '', requestId })
+    const started = performance.now()
+    const method = `${request.service.typeName}/${request.method.name}`
+    const fail = (thrown: unknown) => {
+      const { error, defect } = toConnectError(thrown, requestId, config.maxMessageBytes)
+      report(log, { method, requestId, caller: request.contextValues.get(callerKey).name, started, thrown: defect ? thrown : undefined, outcome: error.rawMessage })
+      return error
+    }
+    try {
+      const response = await next(request)
+      response.header.set('x-request-id', requestId)
+      if (!response.stream) {
+        report(log, { method, requestId, caller: request.contextValues.get(callerKey).name, started, thrown: undefined, outcome: 'ok' })
+        return response
+      }
+      return { ...response, message: guarded(response.message as AsyncIterable<Message>, fail) as typeof response.message }
+    } catch (thrown) {
+      throw fail(thrown)
+    }
+  }
+}
+
+async function* guarded(messages: AsyncIterable<Message>, fail: (thrown: unknown) => Error): AsyncGenerator<Message> {
+  try {
+    yield* messages
+  } catch (thrown) {
+    throw fail(thrown)
+  }
+}
+
+function report(
+  log: Logger,
+  call: { readonly method: string; readonly requestId: string; readonly caller: string; readonly started: number; readonly thrown: unknown; readonly outcome: string },
+): void {
+  const line = { method: call.method, requestId: call.requestId, caller: call.caller, ms: Math.round(performance.now() - call.started) }
+  if (call.thrown !== undefined) log.error({ ...line, err: call.thrown }, 'call failed')
+  else if (call.outcome === 'ok') log.debug(line, 'call')
+  else log.info({ ...line, outcome: call.outcome }, 'call refused')
+}
+
+/** Finds out who calls. A revoked token is known for a few seconds longer at most. */
+export function authentication(deps: ApiDeps): Interceptor {
+  const cache = new Map<string, { readonly caller: { readonly id: string; readonly name: string }; readonly until: number }>()
+  const identify = async (token: string) => {
+    const cached = cache.get(token)
+    if (cached !== undefined && cached.until > performance.now()) return cached.caller
+    cache.delete(token)
+    const caller = await authenticateClient(deps.db, token)
+    if (caller === undefined) throw new HubError('TOKEN_INVALID', 'the bearer token is unknown, damaged, expired or revoked; log in with another one')
+    if (cache.size >= maxCachedTokens) cache.clear()
+    cache.set(token, { caller, until: performance.now() + tokenCacheMs })
+    return caller
+  }
+  return (next) => async (request) => {
+    if (publicServices.has(request.service.typeName)) return next(request)
+    const header = request.header.get('authorization') ?? ''
+    const token = /^bearer +(\S+)$/i.exec(header)?.[1]
+    if (token === undefined) throw new HubError('TOKEN_MISSING', 'send a client token: `authorization: Bearer swc_…`')
+    const caller = await identify(token)
+    const { requestId } = request.contextValues.get(callerKey)
+    request.contextValues.set(callerKey, { tokenId: caller.id, name: caller.name, requestId })
+    return next(request)
+  }
+}
+
+/** Holds messages to the rules that the contract states for their fields. */
+export function validation(): Interceptor {
+  const validator = createValidator()
+  return (next) => async (request) => {
+    if (!request.stream) {
+      checkMessage(validator, request.method.input, request.message)
+      return next(request)
+    }
+    return next({ ...request, message: checked(validator, request.method.input, request.message as AsyncIterable<Message>) as typeof request.message })
+  }
+}
+
+async function* checked(validator: Validator, schema: DescMessage, messages: AsyncIterable<Message>): AsyncGenerator<Message> {
+  for await (const message of messages) {
+    checkMessage(validator, schema, message)
+    yield message
+  }
+}
+
+function checkMessage(validator: Validator, schema: DescMessage, message: Message): void {
+  const result = validator.validate(schema, message as MessageShape<DescMessage>)
+  if (result.kind === 'valid') return
+  if (result.kind === 'error') throw result.error
+  const violations = result.violations.map((violation) => ({ field: fieldPath(violation.field), description: violation.message }))
+  throw new HubError('INVALID_FIELD', violations.map(({ field, description }) => `${field}: ${description}`).join('; '), { violations })
+}
+
+/** A path like `host.labels["a b"]` or `filter.providers[0]`. */
+function fieldPath(path: readonly object[]): string {
+  return path
+    .map((part) => {
+      if ('kind' in part && part.kind === 'list_sub') return `[${String((part as unknown as { index: number }).index)}]`
+      if ('kind' in part && part.kind === 'map_sub') return `["${String((part as unknown as { key: unknown }).key)}"]`
+      return 'name' in part ? `.${String(part.name)}` : ''
+    })
+    .join('')
+    .replace(/^\./, '')
+}

@@ -1,0 +1,208 @@
+import { create } from '@bufbuild/protobuf'
+import type { ServiceImpl } from '@connectrpc/connect'
+import * as hub from '@slipway/proto/hub/v1'
+import { HubError } from '../domain/error/errors.js'
+import type { EventDraft } from '../domain/facts.js'
+import { doingOperation } from '../domain/machine/lifecycle.js'
+import { transitionMachine, type MachineEvent } from '../domain/machine/transitions.js'
+import { parseResourceName, resourceName } from '../domain/names.js'
+import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
+import { inTransaction, type Tx } from '../store/database.js'
+import { appendEvents, type Cause } from '../store/events.js'
+import { deleteMachine, findMachine, listMachines, lockMachine, noteMachineWish, updateMachine, type MachineListFilter } from '../store/machines.js'
+import { findProvider } from '../store/providers.js'
+import type { MachineRow } from '../store/tables.js'
+import { wishMachine, wishRequest } from '../store/wishes.js'
+import { causeOf, checkEtag, createOnce, decodePageToken, maskedPaths, pageSize, readPage, type ApiDeps } from './context.js'
+import { checkedLabels, machineStateNumbers, namesOf } from './convert.js'
+import { toMachine } from './resources.js'
+import { watchResources, type WatchParts } from './watch.js'
+
+const mutable = ['labels', 'annotations', 'maintenance', 'cordoned', 'protected'] as const
+
+function machineNotFound(name: string): HubError {
+  return new HubError('MACHINE_NOT_FOUND', `there is no machine ${name}; \`slipway get machines\` lists them`, { metadata: { machine: name } })
+}
+
+function filterOf(filter: hub.MachineFilter | undefined): MachineListFilter {
+  parseLabelSelector(filter?.labelSelector ?? '')
+  return {
+    states: namesOf(machineStateNumbers, filter?.states ?? []),
+    providers: (filter?.providers ?? []).map((name, index) => parseResourceName('provider', name, `filter.providers[${index}]`)),
+    labelSelector: filter?.labelSelector ?? '',
+    showGone: filter?.showGone ?? false,
+  }
+}
+
+function event(row: MachineRow, reason: EventDraft['reason'], message: string): EventDraft {
+  return {
+    subject: resourceName('machine', row.name),
+    related: [resourceName('provider', row.provider_name), ...(row.host_name === null ? [] : [row.host_name])],
+    reason,
+    message,
+    severity: 'INFO',
+    providerId: row.provider_id,
+  }
+}
+
+function stateForbids(row: MachineRow, what: string, allowed: string): HubError {
+  return new HubError('MACHINE_STATE_FORBIDS', `machine ${row.name} is ${row.state} and cannot be ${what}; ${allowed}`, {
+    metadata: { state: row.state },
+  })
+}
+
+/** Moves a locked static machine on by a person's hand. */
+async function moveByHand(tx: Tx, row: MachineRow, event: MachineEvent, what: string, allowed: string): Promise<void> {
+  const next = row.static ? transitionMachine(row.state, event) : undefined
+  if (next === undefined) throw stateForbids(row, what, allowed)
+  await wishMachine(tx, { providerId: row.provider_id, id: row.id }, { state: next, operation: doingOperation(next) })
+}
+
+const wishes = {
+  [hub.PowerAction.ON]: { power: 'ON' as const },
+  [hub.PowerAction.OFF]: { power: 'OFF' as const },
+  // Whoever wants a reboot wants it on after.
+  [hub.PowerAction.REBOOT]: { power: 'ON' as const, reboot: true },
+  [hub.PowerAction.UNSPECIFIED]: undefined,
+}
+
+async function setPower(tx: Tx, request: hub.SetMachinePowerRequest, cause: Cause): Promise<MachineRow> {
+  const name = parseResourceName('machine', request.name)
+  const wish = wishes[request.action]
+  const row = await lockMachine(tx, name)
+  if (row === undefined || wish === undefined) throw machineNotFound(name)
+  const provider = await findProvider(tx, row.provider_name)
+  if (provider === undefined || (provider.kind === 'DYNAMIC' && !provider.capabilities.includes('POWER'))) {
+    throw new HubError('POWER_UNSUPPORTED', `provider ${row.provider_name} cannot switch power`)
+  }
+  if (row.protected && request.action !== hub.PowerAction.ON) {
+    throw new HubError('MACHINE_PROTECTED', `machine ${row.name} is protected; take the protection off first`)
+  }
+  const key = { providerId: row.provider_id, id: row.request_id ?? row.id }
+  if (row.state === 'ACTIVE' && row.request_id !== null) {
+    await wishRequest(tx, key, wish)
+    await appendEvents(tx, cause, [event(row, 'PowerWished', `Power: ${hub.PowerAction[request.action]}`)])
+    return noteMachineWish(tx, row, wish)
+  }
+  const allowed = ['AVAILABLE', 'MANAGEABLE', 'VERIFY_FAILED', 'INSPECT_FAILED', 'CLEAN_FAILED'] as const
+  if (!row.static || !allowed.some((state) => state === row.state)) throw stateForbids(row, 'switched now', `only ACTIVE machines and static ones that are ${allowed.join(', ')} can`)
+  await wishMachine(tx, key, { ...wish, operation: 'POWER' })
+  await appendEvents(tx, cause, [event(row, 'PowerWished', `Power: ${hub.PowerAction[request.action]}`)])
+  return (await findMachine(tx, name)) ?? row
+}
+
+export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeof hub.MachineService> {
+  /** Does something to one locked machine, and tells of it. */
+  const withMachine = async (resource: string, work: (tx: Tx, row: MachineRow) => Promise<void>): Promise<hub.Machine> => {
+    const name = parseResourceName('machine', resource)
+    const row = await inTransaction(deps.db, async (tx) => {
+      const locked = await lockMachine(tx, name)
+      if (locked === undefined) throw machineNotFound(name)
+      await work(tx, locked)
+      return (await findMachine(tx, name)) ?? locked
+    })
+    deps.wake.signal({ kind: 'work', providerId: row.provider_id }, { kind: 'change' }, { kind: 'host' })
+    return toMachine(row)
+  }
+  return {
+    async getMachine(request) {
+      const name = parseResourceName('machine', request.name)
+      const row = await findMachine(deps.db, name)
+      if (row === undefined) throw machineNotFound(name)
+      return { machine: toMachine(row) }
+    },
+
+    async listMachines(request) {
+      const filter = filterOf(request.filter)
+      const list = JSON.stringify(['machines', filter])
+      const after = decodePageToken(request.pageToken, list, 1)
+      const page = await readPage(deps, {
+        size: pageSize(request.pageSize),
+        list,
+        read: (tx, limit) => listMachines(tx, filter, String(after?.[0] ?? ''), limit),
+        keyOf: (row) => [row.name],
+      })
+      return { machines: page.rows.map(toMachine), nextPageToken: page.nextPageToken, revision: page.revision }
+    },
+
+    async updateMachine(request, context) {
+      const given = request.machine ?? create(hub.MachineSchema)
+      const paths = maskedPaths(request.updateMask?.paths, mutable)
+      const machine = await withMachine(given.name, async (tx, row) => {
+        checkEtag(given.etag, row, given.name)
+        const updated = await updateMachine(tx, row, {
+          ...(paths.has('labels') && { labels: checkedLabels(given.labels, 'machine.labels') }),
+          ...(paths.has('annotations') && { annotations: given.annotations }),
+          ...(paths.has('maintenance') && { maintenance: given.maintenance }),
+          ...(paths.has('cordoned') && { cordoned: given.cordoned }),
+          ...(paths.has('protected') && { protected: given.protected }),
+        })
+        if (updated.version !== row.version) await appendEvents(tx, causeOf(context), [event(updated, 'MachineUpdated', [...paths].join(', '))])
+      })
+      return { machine }
+    },
+
+    async deleteMachine(request, context) {
+      const name = parseResourceName('machine', request.name)
+      if (request.allowMissing && (await findMachine(deps.db, name)) === undefined) return {}
+      await withMachine(request.name, async (tx, row) => {
+        checkEtag(request.etag, row, request.name)
+        if (row.protected) throw new HubError('MACHINE_PROTECTED', `machine ${row.name} is protected; take the protection off first`)
+        if (!row.static || row.request_id !== null || transitionMachine(row.state, 'gone') === undefined) {
+          throw stateForbids(row, 'deleted', 'only static machines that serve no host can; release the host first')
+        }
+        await deleteMachine(tx, row)
+        await appendEvents(tx, causeOf(context), [event(row, 'MachineDeleted', 'Its record was deleted')])
+      })
+      return {}
+    },
+
+    async *watchMachines(request, context) {
+      const name = request.name === '' ? '' : parseResourceName('machine', request.name)
+      const filter = filterOf(request.filter)
+      const selector = parseLabelSelector(filter.labelSelector)
+      const matches = (row: MachineRow) =>
+        (name === '' || row.name === name) &&
+        (filter.states.length === 0 || filter.states.includes(row.state)) &&
+        (filter.providers.length === 0 || filter.providers.includes(row.provider_name)) &&
+        matchesLabels(selector, { ...row.provider_labels, ...row.labels })
+      const watched = watchResources<MachineRow>(parts, context, {
+        resource: 'machine',
+        revision: request.revision,
+        matches,
+        existing: (tx, last, limit) => listMachines(tx, filter, last?.name ?? '', limit),
+      })
+      for await (const { changes, revision, synced } of watched) {
+        yield { changes: changes.filter(({ row }) => matches(row)).map(({ type, row }) => ({ type, machine: toMachine(row) })), revision, synced }
+      }
+    },
+
+    async setMachinePower(request, context) {
+      const row = await findMachine(deps.db, parseResourceName('machine', request.name))
+      const response = await createOnce(deps, context, {
+        requestId: request.requestId,
+        request: { schema: hub.SetMachinePowerRequestSchema, message: request },
+        response: hub.SetMachinePowerResponseSchema,
+        wake: row === undefined ? [] : [{ kind: 'work', providerId: row.provider_id }],
+        work: async (tx) => create(hub.SetMachinePowerResponseSchema, { machine: toMachine(await setPower(tx, request, causeOf(context))) }),
+      })
+      return response
+    },
+
+    async acceptMachine(request, context) {
+      const machine = await withMachine(request.name, async (tx, row) => {
+        await moveByHand(tx, row, 'accept', 'accepted', 'only DISCOVERED static machines can')
+        await appendEvents(tx, causeOf(context), [event(row, 'MachineAccepted', 'Accepted')])
+      })
+      return { machine }
+    },
+
+    async retryMachine(request, context) {
+      const machine = await withMachine(request.name, async (tx, row) => {
+        await moveByHand(tx, row, 'retry', 'retried', 'only static machines in a failed state can')
+        await appendEvents(tx, causeOf(context), [event(row, 'MachineRetried', `Led out of ${row.state}`)])
+      })
+      return { machine }
+    },
+  }
+}

@@ -1,0 +1,94 @@
+import type { ServiceImpl } from '@connectrpc/connect'
+import type * as hub from '@slipway/proto/hub/v1'
+import { HubError } from '../domain/error/errors.js'
+import { parseResourceName } from '../domain/names.js'
+import { decodeRevision, headPosition, refuseCompacted } from '../store/changes.js'
+import { inTransaction } from '../store/database.js'
+import { findEvent, listEvents, matchesEvent, type EventListFilter } from '../store/events-list.js'
+import { schemaStatus } from '../store/migrate.js'
+import { recordPhoneHome } from '../store/phone-home.js'
+import type { EventRow } from '../store/tables.js'
+import { version } from '../version.js'
+import { callerKey, decodePageToken, pageSize, readPage, type ApiDeps } from './context.js'
+import { fromTime, namesOf, toTime } from './convert.js'
+import type { Feed } from './feed.js'
+import { toEvent } from './resources.js'
+
+const severityNumbers = { INFO: 1, WARNING: 2, ERROR: 3 } as const
+
+function filterOf(filter: hub.EventFilter | undefined): EventListFilter {
+  return {
+    subject: filter?.subject ?? '',
+    severities: namesOf(severityNumbers, filter?.severities ?? []),
+    reasons: filter?.reasons ?? [],
+    since: fromTime(filter?.since),
+  }
+}
+
+export function eventService(deps: ApiDeps, feed: Feed<EventRow>, draining: AbortSignal): ServiceImpl<typeof hub.EventService> {
+  return {
+    async getEvent(request) {
+      const id = parseResourceName('event', request.name)
+      const row = /^[0-9a-f-]{36}$/.test(id) ? await findEvent(deps.db, id) : undefined
+      if (row === undefined) throw new HubError('EVENT_NOT_FOUND', `there is no event ${id}, or it was trimmed`)
+      return { event: toEvent(row) }
+    },
+
+    async listEvents(request) {
+      const filter = filterOf(request.filter)
+      const list = JSON.stringify(['events', filter])
+      const after = decodePageToken(request.pageToken, list, 2)
+      const page = await readPage(deps, {
+        size: pageSize(request.pageSize),
+        list,
+        read: (tx, limit) => listEvents(tx, filter, after === undefined ? undefined : [String(after[0]), Number(after[1])], limit),
+        keyOf: (row) => [row.xid, row.id],
+      })
+      return { events: page.rows.map(toEvent), nextPageToken: page.nextPageToken, revision: page.revision }
+    },
+
+    async *watchEvents(request, context) {
+      const filter = filterOf(request.filter)
+      const from =
+        request.revision === '' ? { position: await headPosition(deps.db), snapshot: '' } : decodeRevision(deps.epoch, request.revision)
+      await refuseCompacted(deps.db, 'events', from.position)
+      for await (const batch of feed.watch(from, AbortSignal.any([context.signal, draining]), deps.config.watchHeartbeatMs)) {
+        const events = batch.rows.filter((row) => matchesEvent(filter, row)).map(toEvent)
+        if (events.length > 0 || batch.rows.length === 0) yield { events, revision: batch.revision }
+      }
+      if (draining.aborted) throw new HubError('DRAINING', 'this replica is shutting down; resume on another one', { retryAfterMs: 100 })
+    },
+  }
+}
+
+export function systemService(deps: ApiDeps): ServiceImpl<typeof hub.SystemService> {
+  return {
+    async getServerInfo(_request, context) {
+      return {
+        version,
+        hubId: deps.hubId,
+        replica: deps.replica,
+        gatewayAddress: deps.config.gatewayAdvertise,
+        caFingerprint: deps.authority.fingerprint,
+        schemaVersion: (await schemaStatus(deps.db)).version,
+        caller: context.values.get(callerKey).name,
+      }
+    },
+  }
+}
+
+/** Takes a machine's first word, by whichever way it came. */
+export async function phoneHome(deps: ApiDeps, token: string, hostname: string): Promise<{ readonly host: string; readonly at: Date }> {
+  const heard = await inTransaction(deps.db, (tx) => recordPhoneHome(tx, token, { hostname }))
+  if (heard.first) deps.wake.signal({ kind: 'host' }, { kind: 'change' })
+  return { host: heard.hostName, at: heard.at }
+}
+
+export function bootstrapService(deps: ApiDeps): ServiceImpl<typeof hub.BootstrapService> {
+  return {
+    async phoneHome(request) {
+      const { host, at } = await phoneHome(deps, request.token, request.hostname)
+      return { host, time: toTime(at) }
+    },
+  }
+}

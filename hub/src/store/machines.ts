@@ -1,0 +1,87 @@
+import { sql } from 'kysely'
+import type { Labels } from '../domain/facts.js'
+import type { MachineState } from '../domain/machine/machine.js'
+import type { Db, Tx } from './database.js'
+import { labelConditions } from './label-filter.js'
+import type { MachineRow } from './tables.js'
+
+export interface MachineListFilter {
+  readonly states: readonly MachineState[]
+  readonly providers: readonly string[]
+  readonly labelSelector: string
+  readonly showGone: boolean
+}
+
+export async function findMachine(db: Db, name: string): Promise<MachineRow | undefined> {
+  return db.selectFrom('machines').selectAll().where('name', '=', name).executeTakeFirst()
+}
+
+/**
+ * Locks a machine and, before it, its work item and its live request: in the order in which everyone locks them.
+ */
+export async function lockMachine(tx: Tx, name: string): Promise<MachineRow | undefined> {
+  const seen = await findMachine(tx, name)
+  if (seen === undefined) return undefined
+  const items = [seen.id, ...(seen.request_id === null ? [] : [seen.request_id])]
+  await tx.selectFrom('work_items').select('id').where('id', 'in', items).orderBy('id').forUpdate().execute()
+  if (seen.request_id !== null) await tx.selectFrom('machine_requests').select('id').where('id', '=', seen.request_id).forUpdate().execute()
+  return tx.selectFrom('machines').selectAll().where('provider_id', '=', seen.provider_id).where('id', '=', seen.id).forUpdate().executeTakeFirst()
+}
+
+export async function listMachines(db: Db, filter: MachineListFilter, after: string, limit: number): Promise<readonly MachineRow[]> {
+  let query = db.selectFrom('machines').selectAll().where('name', '>', after).orderBy('name').limit(limit)
+  if (filter.states.length > 0) query = query.where('state', 'in', filter.states)
+  else if (!filter.showGone) query = query.where('state', '<>', 'GONE')
+  if (filter.providers.length > 0) query = query.where('provider_name', 'in', filter.providers)
+  for (const condition of labelConditions(sql`(provider_labels || labels)`, filter.labelSelector)) query = query.where(condition)
+  return query.execute()
+}
+
+export interface MachineChange {
+  readonly labels?: Labels
+  readonly annotations?: Labels
+  readonly maintenance?: boolean
+  readonly cordoned?: boolean
+  readonly protected?: boolean
+}
+
+export async function updateMachine(tx: Tx, row: MachineRow, change: MachineChange): Promise<MachineRow> {
+  return tx
+    .updateTable('machines')
+    .set({
+      labels: JSON.stringify(change.labels ?? row.labels),
+      annotations: JSON.stringify(change.annotations ?? row.annotations),
+      maintenance: change.maintenance ?? row.maintenance,
+      cordoned: change.cordoned ?? row.cordoned,
+      protected: change.protected ?? row.protected,
+    })
+    .where('provider_id', '=', row.provider_id)
+    .where('id', '=', row.id)
+    .returningAll()
+    .executeTakeFirstOrThrow()
+}
+
+/** Ends the record of a locked static machine, and its work. */
+export async function deleteMachine(tx: Tx, row: MachineRow): Promise<void> {
+  await tx.deleteFrom('work_items').where('provider_id', '=', row.provider_id).where('id', '=', row.id).execute()
+  await tx
+    .updateTable('machines')
+    .set({ state: 'GONE', gone_at: sql<Date>`clock_timestamp()`, operation: null })
+    .where('provider_id', '=', row.provider_id)
+    .where('id', '=', row.id)
+    .execute()
+}
+
+/** Notes a wish on the machine of a request, where people look for it. */
+export async function noteMachineWish(tx: Tx, row: MachineRow, wish: { readonly power?: 'ON' | 'OFF'; readonly reboot?: boolean }): Promise<MachineRow> {
+  return tx
+    .updateTable('machines')
+    .set({
+      desired_power: wish.power ?? row.desired_power,
+      reboots: wish.reboot === true ? sql<number>`reboots + 1` : row.reboots,
+    })
+    .where('provider_id', '=', row.provider_id)
+    .where('id', '=', row.id)
+    .returningAll()
+    .executeTakeFirstOrThrow()
+}
