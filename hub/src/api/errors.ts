@@ -20,8 +20,8 @@ const codes: Readonly<Record<StatusName, Code>> = {
 }
 
 /** What a caller is answered for anything thrown, and whether it is a defect of ours. */
-export function toConnectError(thrown: unknown, requestId: string, maxMessageBytes: number): { readonly error: ConnectError; readonly defect: boolean } {
-  const known = toHubError(thrown, maxMessageBytes)
+export function toConnectError(thrown: unknown, requestId: string): { readonly error: ConnectError; readonly defect: boolean } {
+  const known = toHubError(thrown)
   if (known === undefined) {
     const error = new HubError('INTERNAL', `something went wrong in the hub; its log has more under request id ${requestId}`)
     return { error: encode(error, requestId), defect: true }
@@ -51,9 +51,10 @@ function encode(error: HubError, requestId: string): ConnectError {
 }
 
 /** Undefined: nothing that we know. A ConnectError is passed on where the library itself refused in a way that needs no more words. */
-function toHubError(thrown: unknown, maxMessageBytes: number): HubError | ConnectError | undefined {
+function toHubError(thrown: unknown): HubError | ConnectError | undefined {
   if (thrown instanceof HubError) return thrown
-  if (thrown instanceof ConnectError) return fromLibrary(thrown, maxMessageBytes)
+  if (thrown instanceof ConnectError) return fromLibrary(thrown)
+  if (isBrokenOff(thrown)) return new ConnectError('the caller went away', Code.Canceled)
   const constraint = violatedConstraint(thrown)
   if (constraint !== undefined && /_name$/.test(constraint)) return new HubError('NAME_TAKEN', 'the name is in use; choose another one')
   if (isConnectionLoss(thrown)) {
@@ -62,22 +63,13 @@ function toHubError(thrown: unknown, maxMessageBytes: number): HubError | Connec
   return undefined
 }
 
-/** The library refuses some calls before any of our code sees them; those get a reason too. */
-function fromLibrary(error: ConnectError, maxMessageBytes: number): HubError | ConnectError {
-  switch (error.code) {
-    case Code.ResourceExhausted:
-      return new HubError('MESSAGE_TOO_LARGE', `the message is over the limit of ${maxMessageBytes} bytes; send less`, {
-        metadata: { limit_bytes: String(maxMessageBytes) },
-      })
-    case Code.InvalidArgument:
-      return new HubError('INVALID_FIELD', error.rawMessage, { violations: [{ field: unknownKey(error.rawMessage), description: error.rawMessage }] })
-    case Code.DeadlineExceeded:
-      return new HubError('DEADLINE_EXCEEDED', 'the call took longer than its deadline allows')
-    default:
-      return error
-  }
+/** What the library itself refuses or what a caller broke off needs no more words; a missed deadline gets its reason. */
+function fromLibrary(error: ConnectError): HubError | ConnectError {
+  return error.code === Code.DeadlineExceeded ? new HubError('DEADLINE_EXCEEDED', 'the call took longer than its deadline allows') : error
 }
 
-function unknownKey(message: string): string {
-  return /key "([^"]+)"/.exec(message)?.[1] ?? ''
+/** The caller went away in the middle: nobody's defect. */
+function isBrokenOff(thrown: unknown): boolean {
+  if (!(thrown instanceof Error)) return false
+  return thrown.name === 'AbortError' || ('code' in thrown && (thrown.code === 'ERR_STREAM_PREMATURE_CLOSE' || thrown.code === 'ECONNRESET'))
 }

@@ -22,14 +22,14 @@ function requestIdOf(header: Headers): string {
 
 /** Gives each call an id, turns whatever is thrown into one sort of answer, and writes a line to the log. */
 export function funnel(deps: ApiDeps): Interceptor {
-  const { log, config } = deps
+  const { log } = deps
   return (next) => async (request) => {
     const requestId = requestIdOf(request.header)
     request.contextValues.set(callerKey, { tokenId: '', name: '', requestId })
     const started = performance.now()
     const method = `${request.service.typeName}/${request.method.name}`
     const fail = (thrown: unknown) => {
-      const { error, defect } = toConnectError(thrown, requestId, config.maxMessageBytes)
+      const { error, defect } = toConnectError(thrown, requestId)
       report(log, { method, requestId, caller: request.contextValues.get(callerKey).name, started, thrown: defect ? thrown : undefined, outcome: error.rawMessage })
       return error
     }

@@ -38,15 +38,26 @@ export function countFitting(budget: Budget, existing: readonly Need[], type: Ne
 }
 
 /** @throws ProviderError of code CAPACITY where there is no room for one more machine of the type. */
-export async function checkRoom(directory: string, limits: Limits, existing: readonly Need[], type: Need): Promise<void> {
+export async function checkRoom(
+  directory: string,
+  limits: Limits,
+  existing: readonly Need[],
+  type: Need,
+): Promise<void> {
   const budget = hostBudget(limits)
   if (countFitting(budget, existing, type) < 1) {
     const all = `${budget.machines} machines, ${budget.memoryMib} MiB and ${budget.vcpus} virtual CPUs`
-    throw new ProviderError('CAPACITY', `no room for ${type.memoryMib} MiB and ${type.vcpus} virtual CPUs more: ${existing.length} machines share ${all}`)
+    throw new ProviderError(
+      'CAPACITY',
+      `no room for ${type.memoryMib} MiB and ${type.vcpus} virtual CPUs more: ${existing.length} machines share ${all}`,
+    )
   }
   const freeMib = await freeDiskMib(directory)
   if (freeMib < limits.freeDiskMib) {
-    throw new ProviderError('CAPACITY', `only ${freeMib} MiB are free in ${directory}, and ${limits.freeDiskMib} MiB must stay free`)
+    throw new ProviderError(
+      'CAPACITY',
+      `only ${freeMib} MiB are free in ${directory}, and ${limits.freeDiskMib} MiB must stay free`,
+    )
   }
 }
 

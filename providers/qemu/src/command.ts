@@ -34,7 +34,10 @@ export function qemuArguments(plan: LaunchPlan): readonly string[] {
     ...['-sandbox', sandbox(plan.network)],
     ...['-pidfile', join(folder, pidFileName)],
     ...['-msg', 'timestamp=on'],
-    ...['-smbios', `type=1,manufacturer=Slipway,product=${escapeCommas(record.typeId)},serial=${record.name},uuid=${record.uuid}`],
+    ...[
+      '-smbios',
+      `type=1,manufacturer=Slipway,product=${escapeCommas(record.typeId)},serial=${record.name},uuid=${record.uuid}`,
+    ],
     ...['-fw_cfg', `name=${ownershipKeyItem},string=${record.ownershipKey}`],
     ...['-qmp', `unix:${monitorSocketName},server=on,wait=off`],
     ...['-chardev', `file,id=console0,append=on,path=${escapeCommas(join(folder, consoleFileName))}`],
@@ -84,7 +87,13 @@ function networkArguments({ network, record }: LaunchPlan): readonly string[] {
 
 function kernelArguments(image: Image): readonly string[] {
   if (image.kind !== 'kernel') return []
-  return ['-kernel', image.kernel, ...(image.initrd === undefined ? [] : ['-initrd', image.initrd]), '-append', image.cmdline]
+  return [
+    '-kernel',
+    image.kernel,
+    ...(image.initrd === undefined ? [] : ['-initrd', image.initrd]),
+    '-append',
+    image.cmdline,
+  ]
 }
 
 /** In QEMU's option lists a comma ends a value; two stand for one. */

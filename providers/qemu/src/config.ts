@@ -4,18 +4,22 @@ import { ProviderError } from '@slipway/sdk'
 import { z } from 'zod'
 import { userNetworkHost } from './seed.js'
 
-const id = z
-  .string()
-  .regex(/^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$/, { error: 'use lower-case letters, digits, dots, dashes and underscores, at most 63' })
+const id = z.string().regex(/^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$/, {
+  error: 'use lower-case letters, digits, dots, dashes and underscores, at most 63',
+})
 
 const path = z
   .string()
   .max(4096)
-  .refine((value) => isAbsolute(value) && !value.includes('\0'), { error: 'give an absolute path on the host of the provider' })
+  .refine((value) => isAbsolute(value) && !value.includes('\0'), {
+    error: 'give an absolute path on the host of the provider',
+  })
 
 const diskImage = z.strictObject({
   kind: z.literal('disk'),
-  path: path.meta({ description: 'The image. Each machine gets a disk of its own on top of it; it is only read, and must never change.' }),
+  path: path.meta({
+    description: 'The image. Each machine gets a disk of its own on top of it; it is only read, and must never change.',
+  }),
   format: z.enum(['qcow2', 'raw']).default('qcow2'),
 })
 
@@ -68,8 +72,16 @@ export type Network = z.infer<typeof network>
 const limits = z.strictObject({
   machines: z.int().min(0).default(64).meta({ description: 'Machines at once, whether on or off.' }),
   memoryMib: z.int().min(0).optional().meta({ description: "Memory of all machines. Default: 80 % of the host's." }),
-  vcpus: z.int().min(0).optional().meta({ description: "Virtual CPUs of all machines. Default: four for each of the host's." }),
-  freeDiskMib: z.int().min(0).default(1024).meta({ description: 'Make no machine where less than this would be free on disk.' }),
+  vcpus: z
+    .int()
+    .min(0)
+    .optional()
+    .meta({ description: "Virtual CPUs of all machines. Default: four for each of the host's." }),
+  freeDiskMib: z
+    .int()
+    .min(0)
+    .default(1024)
+    .meta({ description: 'Make no machine where less than this would be free on disk.' }),
 })
 
 export type Limits = z.infer<typeof limits>
@@ -83,25 +95,38 @@ const defaultTypes = {
 
 /** The provider's configuration, as the hub keeps it. Paths are of the host that the provider runs on. */
 export const configSchema = z.strictObject({
-  directory: path.optional().meta({ description: 'Where machines live, a folder each. Default: <state-dir>/machines. Never change it while there are any.' }),
+  directory: path.optional().meta({
+    description:
+      'Where machines live, a folder each. Default: <state-dir>/machines. Never change it while there are any.',
+  }),
   images: z
     .record(id, image)
     .refine((images) => Object.keys(images).length > 0, { error: 'give at least one image' })
     .meta({ description: 'What machines can be made of, by the id that orders name.' }),
-  defaultImage: id.optional().meta({ description: 'For orders that name none. Default: the only image, where there is just one.' }),
+  defaultImage: id
+    .optional()
+    .meta({ description: 'For orders that name none. Default: the only image, where there is just one.' }),
   types: z.record(id, machineType).default(defaultTypes).meta({ description: 'What can be had, by type id.' }),
   network: network.default({ kind: 'user', isolated: false }),
   phoneHomeHost: z
     .string()
     .regex(/^[A-Za-z0-9.:-]{1,253}$/)
     .optional()
-    .meta({ description: `Where machines reach a hub whose address is a loopback one. Default in the user network: ${userNetworkHost}.` }),
-  accel: z
-    .enum(['auto', 'kvm', 'tcg'])
-    .default('auto')
-    .meta({ description: 'auto: KVM where a kernel was seen to boot under it, else emulation. kvm: nothing else will do.' }),
-  probeKernel: path.optional().meta({ description: "The kernel with which KVM is tried. Default: an image's, else the host's own." }),
-  tcgCacheMib: z.int().min(32).max(1024).default(128).meta({ description: 'Translated code kept by each emulated machine.' }),
+    .meta({
+      description: `Where machines reach a hub whose address is a loopback one. Default in the user network: ${userNetworkHost}.`,
+    }),
+  accel: z.enum(['auto', 'kvm', 'tcg']).default('auto').meta({
+    description: 'auto: KVM where a kernel was seen to boot under it, else emulation. kvm: nothing else will do.',
+  }),
+  probeKernel: path
+    .optional()
+    .meta({ description: "The kernel with which KVM is tried. Default: an image's, else the host's own." }),
+  tcgCacheMib: z
+    .int()
+    .min(32)
+    .max(1024)
+    .default(128)
+    .meta({ description: 'Translated code kept by each emulated machine.' }),
   shutdownTimeoutMs: z
     .int()
     .min(0)
@@ -151,7 +176,10 @@ export async function confineImage(image: Image, imageRoot: string | undefined):
     const real = await realpath(file).catch(() => undefined)
     if (real === undefined) throw new ProviderError('INVALID_SPEC', `${file} is not there`)
     if (!real.startsWith(root + sep)) {
-      throw new ProviderError('INVALID_SPEC', `${file} is not inside of ${root}, to which SLIPWAY_QEMU_IMAGE_DIR confines images: move it there`)
+      throw new ProviderError(
+        'INVALID_SPEC',
+        `${file} is not inside of ${root}, to which SLIPWAY_QEMU_IMAGE_DIR confines images: move it there`,
+      )
     }
   }
 }

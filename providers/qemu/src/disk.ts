@@ -23,7 +23,12 @@ const imageInfo = z.object({
  *
  * @throws ProviderError of code INVALID_SPEC where it is missing, unreadable, of another format, or leads on to other files.
  */
-export async function inspectImage(programs: Programs, id: string, image: Image, signal?: AbortSignal): Promise<number> {
+export async function inspectImage(
+  programs: Programs,
+  id: string,
+  image: Image,
+  signal?: AbortSignal,
+): Promise<number> {
   for (const file of imagePaths(image)) {
     const usable = await access(file, constants.R_OK).then(
       async () => (await stat(file)).isFile(),
@@ -36,12 +41,20 @@ export async function inspectImage(programs: Programs, id: string, image: Image,
   // A file that names others would have the host read them for whoever made it.
   const elsewhere = info['backing-filename'] ?? info['format-specific']?.data?.['data-file']
   if (elsewhere !== undefined) {
-    throw new ProviderError('INVALID_SPEC', `image ${id}: it builds upon another file (${elsewhere}); make it whole with qemu-img convert`)
+    throw new ProviderError(
+      'INVALID_SPEC',
+      `image ${id}: it builds upon another file (${elsewhere}); make it whole with qemu-img convert`,
+    )
   }
   return Math.ceil(info['virtual-size'] / gibBytes)
 }
 
-async function readImageInfo(programs: Programs, id: string, image: Extract<Image, { kind: 'disk' }>, signal?: AbortSignal) {
+async function readImageInfo(
+  programs: Programs,
+  id: string,
+  image: Extract<Image, { kind: 'disk' }>,
+  signal?: AbortSignal,
+) {
   try {
     const args = ['info', '--output=json', '--force-share', '-f', image.format, image.path]
     const { stdout } = await runProgram(programs, 'qemuImg', args, signal === undefined ? {} : { signal })
@@ -50,17 +63,30 @@ async function readImageInfo(programs: Programs, id: string, image: Extract<Imag
     signal?.throwIfAborted()
     if (error instanceof ProviderError && error.code === 'UNAVAILABLE') throw error
     const why = error instanceof Error ? error.message : String(error)
-    throw new ProviderError('INVALID_SPEC', `image ${id}: ${image.path} cannot be used as ${image.format}: ${why}`, { cause: error })
+    throw new ProviderError('INVALID_SPEC', `image ${id}: ${image.path} cannot be used as ${image.format}: ${why}`, {
+      cause: error,
+    })
   }
 }
 
 /** Makes a machine's disk, unless it has one: an overlay of the image, or an empty one for a kernel image. Nothing ever replaces a disk. */
-export async function ensureDisk(programs: Programs, folder: string, image: Image, diskGib: number, signal?: AbortSignal): Promise<void> {
+export async function ensureDisk(
+  programs: Programs,
+  folder: string,
+  image: Image,
+  diskGib: number,
+  signal?: AbortSignal,
+): Promise<void> {
   const disk = join(folder, diskFileName)
   if (await exists(disk)) return
   const base = image.kind === 'disk' ? ['-b', image.path, '-F', image.format] : []
   await makeOnce(disk, async (draft) => {
-    await runProgram(programs, 'qemuImg', ['create', '-q', '-f', 'qcow2', ...base, draft, `${diskGib}G`], signal === undefined ? {} : { signal })
+    await runProgram(
+      programs,
+      'qemuImg',
+      ['create', '-q', '-f', 'qcow2', ...base, draft, `${diskGib}G`],
+      signal === undefined ? {} : { signal },
+    )
     await chmod(draft, 0o600)
   })
 }

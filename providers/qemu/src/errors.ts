@@ -33,7 +33,8 @@ export function fromSystemError(error: unknown, what: string): Error {
   if (error instanceof ProviderError) return error
   const errno = errnoOf(error)
   const code = errno === undefined ? undefined : codesByErrno[errno]
-  if (errno === undefined || !(error instanceof Error)) return error instanceof Error ? error : ProviderError.from(error)
+  if (errno === undefined || !(error instanceof Error))
+    return error instanceof Error ? error : ProviderError.from(error)
   return new ProviderError(code ?? 'INTERNAL', `${what}: ${error.message}`, { externalCode: errno, cause: error })
 }
 

@@ -24,7 +24,8 @@ const plainNaming: Naming = {
 const jolietNaming: Naming = {
   encode: (name) => bigEndianUtf16(name),
   // A field of an odd size has a byte over, which stays zero.
-  text: (value, bytes) => Buffer.concat([bigEndianUtf16(value.padEnd(bytes >> 1).slice(0, bytes >> 1)), Buffer.alloc(bytes & 1)]),
+  text: (value, bytes) =>
+    Buffer.concat([bigEndianUtf16(value.padEnd(bytes >> 1).slice(0, bytes >> 1)), Buffer.alloc(bytes & 1)]),
 }
 
 /**
@@ -65,7 +66,12 @@ interface PlacedFile extends IsoFile {
   readonly sector: number
 }
 
-function layOut(files: readonly IsoFile[]): { plain: Tree; joliet: Tree; files: readonly PlacedFile[]; sectors: number } {
+function layOut(files: readonly IsoFile[]): {
+  plain: Tree
+  joliet: Tree
+  files: readonly PlacedFile[]
+  sectors: number
+} {
   const first = systemAreaSectors + 3
   const plain = { littlePathTable: first, bigPathTable: first + 1, directory: first + 4 }
   const joliet = { littlePathTable: first + 2, bigPathTable: first + 3, directory: first + 5 }
@@ -122,7 +128,9 @@ function pathTable(directorySector: number, order: 'little' | 'big'): Buffer {
 function directory(sector: number, files: readonly PlacedFile[], naming: Naming, made: Date): Buffer {
   const self = directoryRecord(Buffer.from([0]), sector, sectorBytes, true, made)
   const parent = directoryRecord(Buffer.from([1]), sector, sectorBytes, true, made)
-  const records = files.map((file) => directoryRecord(naming.encode(file.name), file.sector, file.content.length, false, made))
+  const records = files.map((file) =>
+    directoryRecord(naming.encode(file.name), file.sector, file.content.length, false, made),
+  )
   const whole = Buffer.concat([self, parent, ...records])
   if (whole.length > sectorBytes) throw new RangeError(`${files.length} files do not fit into one sector of directory`)
   return whole
@@ -133,7 +141,13 @@ function directoryRecord(id: Buffer, sector: number, bytes: number, isDirectory:
   record[0] = record.length
   record.set(both32(sector), 2)
   record.set(both32(bytes), 10)
-  const date = [made.getUTCFullYear() - 1900, made.getUTCMonth() + 1, made.getUTCDate(), made.getUTCHours(), made.getUTCMinutes()]
+  const date = [
+    made.getUTCFullYear() - 1900,
+    made.getUTCMonth() + 1,
+    made.getUTCDate(),
+    made.getUTCHours(),
+    made.getUTCMinutes(),
+  ]
   record.set([...date, made.getUTCSeconds(), 0], 18)
   record[25] = isDirectory ? 2 : 0
   record.set(both16(1), 28)
@@ -145,7 +159,10 @@ function directoryRecord(id: Buffer, sector: number, bytes: number, isDirectory:
 const noDate = Buffer.from(`${'0'.repeat(16)}\0`, 'latin1')
 
 function longDate(date: Date): Buffer {
-  const digits = date.toISOString().replace(/[^0-9]/g, '').slice(0, 16)
+  const digits = date
+    .toISOString()
+    .replace(/[^0-9]/g, '')
+    .slice(0, 16)
   return Buffer.from(`${digits}\0`, 'latin1')
 }
 

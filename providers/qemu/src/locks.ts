@@ -12,7 +12,15 @@ export const lockConflictCode = 75
 /** Arguments of flock that take a lock and then become the program; the program and its threads hold the lock as long as they live. */
 export function lockedCommand(lockFile: string, waitMs: number, command: readonly string[]): readonly string[] {
   const waiting = waitMs === 0 ? ['--nonblock'] : ['--timeout', String(waitMs / 1000)]
-  return ['--exclusive', ...waiting, '--conflict-exit-code', String(lockConflictCode), '--no-fork', lockFile, ...command]
+  return [
+    '--exclusive',
+    ...waiting,
+    '--conflict-exit-code',
+    String(lockConflictCode),
+    '--no-fork',
+    lockFile,
+    ...command,
+  ]
 }
 
 /** @returns whether anybody holds the lock. */
@@ -28,7 +36,12 @@ export async function isLocked(programs: Programs, lockFile: string): Promise<bo
  *
  * @throws ProviderError of code CONFLICT where the lock was not to be had within `waitMs`.
  */
-export async function withLock<Result>(programs: Programs, lockFile: string, waitMs: number, run: () => Promise<Result>): Promise<Result> {
+export async function withLock<Result>(
+  programs: Programs,
+  lockFile: string,
+  waitMs: number,
+  run: () => Promise<Result>,
+): Promise<Result> {
   // The holder lives as long as its standard input is open. In a session of its own no Ctrl-C reaches it before us.
   const holder = spawn(programs.flock, lockedCommand(lockFile, waitMs, ['sh', '-c', 'echo locked && exec cat']), {
     stdio: ['pipe', 'pipe', 'ignore'],
@@ -42,12 +55,15 @@ export async function withLock<Result>(programs: Programs, lockFile: string, wai
     const outcome = await Promise.race([once(holder.stdout, 'data').then(() => 'locked' as const), ended])
     if (outcome !== 'locked') {
       const [code] = outcome
-      const why = code === lockConflictCode ? `was not free within ${waitMs} ms` : `could not be taken (flock ended with ${code})`
+      const why =
+        code === lockConflictCode ? `was not free within ${waitMs} ms` : `could not be taken (flock ended with ${code})`
       throw new ProviderError('CONFLICT', `the lock ${lockFile} ${why}`)
     }
     return await run()
   } catch (error) {
-    throw errnoOf(error) === 'ENOENT' && isSpawnError(error) ? missingProgram(programs, 'flock') : fromSystemError(error, lockFile)
+    throw errnoOf(error) === 'ENOENT' && isSpawnError(error)
+      ? missingProgram(programs, 'flock')
+      : fromSystemError(error, lockFile)
   } finally {
     holder.stdin.end()
     await ended.catch(() => undefined)

@@ -50,7 +50,7 @@ const allocateWaitMs = 5_000
 const killTimeoutMs = 20_000
 const killPollMs = 50
 
-const ownershipKeyPattern = /^[0-9a-f-]{1,64}\/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/
+const ownershipKeyPattern = /^[A-Za-z0-9._-]{1,64}\/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/
 
 /**
  * The machines of one host: each a folder in the store and, while it is on, a QEMU process. Everything may be called again after any
@@ -83,10 +83,16 @@ export class Machines {
     if (earlier !== undefined) return earlier
     this.#imageOf(order.image)
     const type = this.#config.types[order.typeId]
-    if (type === undefined) throw new ProviderError('INVALID_SPEC', `there is no type "${order.typeId}" here: the types are ${Object.keys(this.#config.types).join(', ')}`)
+    if (type === undefined)
+      throw new ProviderError(
+        'INVALID_SPEC',
+        `there is no type "${order.typeId}" here: the types are ${Object.keys(this.#config.types).join(', ')}`,
+      )
     const uuid = uuidOf(order.ownershipKey)
     return withLock(this.#programs, join(this.#store.directory, allocateLockName), allocateWaitMs, async () => {
-      const others = (await this.#store.list()).map((machine) => machine.record).filter((record) => record.name !== order.name)
+      const others = (await this.#store.list())
+        .map((machine) => machine.record)
+        .filter((record) => record.name !== order.name)
       await checkRoom(this.#store.directory, this.#config.limits, others, type)
       const sshPort = await this.#freeSshPort(others)
       const { host, workspace, machineClass } = order.host
@@ -124,9 +130,12 @@ export class Machines {
     const { record, folder } = machine
     const image = this.#imageOf(record.image)
     const atLeastGib = await this.inspect(record.image, signal)
-    if (record.diskGib < atLeastGib) throw new ProviderError('INVALID_SPEC', diskTooSmall(record.image, atLeastGib, record.diskGib))
+    if (record.diskGib < atLeastGib)
+      throw new ProviderError('INVALID_SPEC', diskTooSmall(record.image, atLeastGib, record.diskGib))
     await this.#unlessDeleted(machine, async () => {
-      await ensureSeed(folder, () => seedImage(seedFiles(name, bootstrap, hubHostOf(this.#config)), new Date(record.createdAt)))
+      await ensureSeed(folder, () =>
+        seedImage(seedFiles(name, bootstrap, hubHostOf(this.#config)), new Date(record.createdAt)),
+      )
       await ensureDisk(this.#programs, folder, image, record.diskGib, signal)
     })
   }
@@ -197,7 +206,10 @@ export class Machines {
   async #start(machine: StoredMachine, signal: AbortSignal): Promise<void> {
     const { record, folder } = machine
     if (!(await hasStorage(folder))) {
-      throw new ProviderError('INTERNAL', `the machine ${record.name} has no disk or no seed: its creation never came that far, or its folder ${folder} was tampered with`)
+      throw new ProviderError(
+        'INTERNAL',
+        `the machine ${record.name} has no disk or no seed: its creation never came that far, or its folder ${folder} was tampered with`,
+      )
     }
     const image = this.#imageOf(record.image)
     await confineImage(image, this.#imageRoot)
@@ -222,11 +234,19 @@ export class Machines {
   async #endProcesses(ownershipKey: string, machine: StoredMachine | undefined, signal: AbortSignal): Promise<void> {
     const deadlineMs = performance.now() + killTimeoutMs
     for (;;) {
-      const processes = (await findProcesses(this.#store.directory)).filter((process) => process.ownershipKey === ownershipKey)
-      const held = machine !== undefined && processes.length === 0 && (await isLocked(this.#programs, join(machine.folder, lockFileName)))
+      const processes = (await findProcesses(this.#store.directory)).filter(
+        (process) => process.ownershipKey === ownershipKey,
+      )
+      const held =
+        machine !== undefined &&
+        processes.length === 0 &&
+        (await isLocked(this.#programs, join(machine.folder, lockFileName)))
       if (processes.length === 0 && !held) return
       if (performance.now() > deadlineMs) {
-        const what = processes.length > 0 ? `process ${processes.map((process) => process.pid).join(', ')} does not end` : 'its lock is held by an unknown process'
+        const what =
+          processes.length > 0
+            ? `process ${processes.map((process) => process.pid).join(', ')} does not end`
+            : 'its lock is held by an unknown process'
         throw new ProviderError('TIMEOUT', `the machine cannot be deleted: ${what}`)
       }
       for (const process of processes) await signalProcess(process, 'SIGKILL')
@@ -243,7 +263,11 @@ export class Machines {
 
   #imageOf(id: string): Image {
     const image = this.#config.images[id]
-    if (image === undefined) throw new ProviderError('INVALID_SPEC', `there is no image "${id}" here: the images are ${Object.keys(this.#config.images).join(', ')}`)
+    if (image === undefined)
+      throw new ProviderError(
+        'INVALID_SPEC',
+        `there is no image "${id}" here: the images are ${Object.keys(this.#config.images).join(', ')}`,
+      )
     return image
   }
 
@@ -303,7 +327,8 @@ function strayView(process: MachineProcess): MachineView {
 
 function uuidOf(ownershipKey: string): string {
   const uuid = ownershipKeyPattern.exec(ownershipKey)?.[1]
-  if (uuid === undefined) throw new ProviderError('INVALID_SPEC', `"${ownershipKey}" is no ownership key of the form <hub id>/<request id>`)
+  if (uuid === undefined)
+    throw new ProviderError('INVALID_SPEC', `"${ownershipKey}" is no ownership key of the form <hub id>/<request id>`)
   return uuid
 }
 

@@ -26,12 +26,20 @@ type Probe = Omit<z.infer<typeof cachedProbe>, 'key'>
  *
  * @throws ProviderError of code UNAVAILABLE where KVM is demanded and does not work.
  */
-export async function chooseAccelerator(config: Config, programs: Programs, directory: string, device = '/dev/kvm'): Promise<Accelerator> {
+export async function chooseAccelerator(
+  config: Config,
+  programs: Programs,
+  directory: string,
+  device = '/dev/kvm',
+): Promise<Accelerator> {
   if (config.accel === 'tcg') return { kind: 'tcg', reason: 'the configuration asks for it' }
   const { works, detail } = await probeKvm(config, programs, directory, device)
   if (works) return { kind: 'kvm' }
   if (config.accel === 'kvm') {
-    throw new ProviderError('UNAVAILABLE', `the configuration asks for KVM, which does not work on this host: ${detail}. Set accel to auto or tcg to emulate`)
+    throw new ProviderError(
+      'UNAVAILABLE',
+      `the configuration asks for KVM, which does not work on this host: ${detail}. Set accel to auto or tcg to emulate`,
+    )
   }
   return { kind: 'tcg', reason: detail }
 }
@@ -55,7 +63,13 @@ async function probeKvm(config: Config, programs: Programs, directory: string, d
 
 async function findKernel(config: Config): Promise<string | undefined> {
   const ofImages = Object.values(config.images).flatMap((image) => (image.kind === 'kernel' ? [image.kernel] : []))
-  const candidates = [...(config.probeKernel === undefined ? [] : [config.probeKernel]), ...ofImages, `/boot/vmlinuz-${release()}`, '/boot/vmlinuz', '/vmlinuz']
+  const candidates = [
+    ...(config.probeKernel === undefined ? [] : [config.probeKernel]),
+    ...ofImages,
+    `/boot/vmlinuz-${release()}`,
+    '/boot/vmlinuz',
+    '/vmlinuz',
+  ]
   for (const candidate of candidates) {
     if (await isUsable(candidate, constants.R_OK)) return candidate
   }
@@ -83,7 +97,21 @@ async function readCache(file: string): Promise<z.infer<typeof cachedProbe> | un
 /** Boots a kernel and waits for its first words on the serial line. */
 export async function bootUnderKvm(programs: Programs, kernel: string, timeoutMs = probeTimeoutMs): Promise<Probe> {
   const args = [
-    ...['-machine', 'q35,usb=off', '-accel', 'kvm', '-cpu', 'host', '-m', '256M', '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
+    ...[
+      '-machine',
+      'q35,usb=off',
+      '-accel',
+      'kvm',
+      '-cpu',
+      'host',
+      '-m',
+      '256M',
+      '-nodefaults',
+      '-no-user-config',
+      '-display',
+      'none',
+      '-no-reboot',
+    ],
     ...['-serial', 'stdio', '-kernel', kernel, '-append', 'console=ttyS0 earlyprintk=ttyS0 panic=-1'],
   ]
   const child = spawn(programs.qemu, args, { stdio: ['ignore', 'pipe', 'pipe'] })
@@ -107,7 +135,10 @@ export async function bootUnderKvm(programs: Programs, kernel: string, timeoutMs
   child.kill('SIGKILL')
   await ended
   if (outcome === true) return { works: true, detail: `${kernel} booted under it` }
-  const how = outcome === 'late' ? `showed no sign of life within ${timeoutMs} ms` : `ended: ${errors.trim().slice(-500) || 'QEMU said nothing'}`
+  const how =
+    outcome === 'late'
+      ? `showed no sign of life within ${timeoutMs} ms`
+      : `ended: ${errors.trim().slice(-500) || 'QEMU said nothing'}`
   return { works: false, detail: `/dev/kvm is there, but ${kernel} ${how}` }
 }
 

@@ -34,7 +34,10 @@ export async function findProcesses(directory: string): Promise<readonly Machine
  *
  * @param folder where the machine's folder is now; a deleted one has moved since its process was started.
  */
-export async function findQemu(folder: string, machine: { readonly folder: string; readonly uuid: string }): Promise<MachineProcess | undefined> {
+export async function findQemu(
+  folder: string,
+  machine: { readonly folder: string; readonly uuid: string },
+): Promise<MachineProcess | undefined> {
   const isIt = (process: MachineProcess | undefined): boolean =>
     process !== undefined && process.isQemu && process.folder === machine.folder && process.uuid === machine.uuid
   const named = await readProcess(await readPidFile(folder))
@@ -62,7 +65,10 @@ export async function signalProcess(target: MachineProcess, signal: NodeJS.Signa
 /** Reads one process; undefined where there is none, or it is no machine's. */
 async function readProcess(pid: number): Promise<MachineProcess | undefined> {
   if (!Number.isSafeInteger(pid) || pid <= 0) return undefined
-  const [commandLine, stat] = await Promise.all([readOrNothing(`/proc/${pid}/cmdline`), readOrNothing(`/proc/${pid}/stat`)])
+  const [commandLine, stat] = await Promise.all([
+    readOrNothing(`/proc/${pid}/cmdline`),
+    readOrNothing(`/proc/${pid}/stat`),
+  ])
   const machine = parseCommandLine(commandLine.split('\0'))
   const status = parseStat(stat)
   if (machine === undefined || status === undefined || status.hasEnded) return undefined
@@ -78,7 +84,8 @@ export function parseCommandLine(argv: readonly string[]): Omit<MachineProcess, 
   const [uuid, pidFile] = [valueOf('-uuid'), valueOf('-pidfile')]
   const keyPrefix = `name=${ownershipKeyItem},string=`
   const ownershipKey = argv.find((argument) => argument.startsWith(keyPrefix))?.slice(keyPrefix.length)
-  if (uuid === undefined || pidFile === undefined || ownershipKey === undefined || basename(pidFile) !== pidFileName) return undefined
+  if (uuid === undefined || pidFile === undefined || ownershipKey === undefined || basename(pidFile) !== pidFileName)
+    return undefined
   const accelerator = valueOf('-accel')?.split(',')[0] ?? ''
   return { folder: dirname(pidFile), uuid, ownershipKey, isQemu: basename(argv[0] ?? '') !== 'flock', accelerator }
 }

@@ -40,7 +40,12 @@ export interface RunResult {
  *
  * @throws ProviderError: UNAVAILABLE naming the package where the program is missing, TIMEOUT, or by what it printed.
  */
-export async function runProgram(programs: Programs, which: keyof Programs, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+export async function runProgram(
+  programs: Programs,
+  which: keyof Programs,
+  args: readonly string[],
+  options: RunOptions = {},
+): Promise<RunResult> {
   const program = programs[which]
   const timeoutMs = options.timeoutMs ?? 30_000
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, LC_ALL: 'C' } })

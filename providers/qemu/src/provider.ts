@@ -66,7 +66,8 @@ export function qemuDefinition(options: QemuProviderOptions): DynamicDefinition<
     },
     async *list(context) {
       const { machines } = await host.open(context.config)
-      for (const view of await machines.list()) yield { ...observed(view), ownershipKey: view.ownershipKey, name: view.name }
+      for (const view of await machines.list())
+        yield { ...observed(view), ownershipKey: view.ownershipKey, name: view.name }
     },
     power: async (context, externalId, wish) => {
       const { machines } = await host.open(context.config)
@@ -113,7 +114,10 @@ class Host {
     }
     if (config.network.kind === 'bridge') await checkBridge(config.network.bridge)
     if (config.defaultImage !== undefined && config.images[config.defaultImage] === undefined) {
-      throw new ProviderError('INVALID_SPEC', `defaultImage is "${config.defaultImage}", which is none of images: ${Object.keys(config.images).join(', ')}`)
+      throw new ProviderError(
+        'INVALID_SPEC',
+        `defaultImage is "${config.defaultImage}", which is none of images: ${Object.keys(config.images).join(', ')}`,
+      )
     }
     const { store, accelerator } = await this.open(config)
     context.log.info({ directory: store.directory, accelerator, versions }, 'the host is ready for machines')
@@ -124,13 +128,19 @@ class Host {
     const violations: Violation[] = []
     const add = (field: string, description: string): void => void violations.push({ field, description })
     const type = config.types[spec.typeId]
-    if (type === undefined) add('spec.type_id', `there is no type "${spec.typeId}" here: take one of ${Object.keys(config.types).join(', ')}`)
-    else if (countFitting(hostBudget(config.limits), [], type) < 1) add('spec.type_id', `"${spec.typeId}" is larger than all that machines may take of this host`)
+    if (type === undefined)
+      add('spec.type_id', `there is no type "${spec.typeId}" here: take one of ${Object.keys(config.types).join(', ')}`)
+    else if (countFitting(hostBudget(config.limits), [], type) < 1)
+      add('spec.type_id', `"${spec.typeId}" is larger than all that machines may take of this host`)
     if (spec.location !== '') add('spec.location', 'this provider has only one location: leave it empty')
     const architecture = spec.shape.architecture ?? ''
-    if (architecture !== '' && architecture !== 'amd64') add('spec.shape.architecture', `this host runs amd64 and not ${architecture}`)
+    if (architecture !== '' && architecture !== 'amd64')
+      add('spec.shape.architecture', `this host runs amd64 and not ${architecture}`)
     if (spec.bootstrap.phoneHomeUrl !== '' && config.network.kind === 'user' && config.network.isolated) {
-      add('spec.bootstrap.phone_home_url', 'machines here are cut off from all networks and cannot phone home: take a class that does not ask for it')
+      add(
+        'spec.bootstrap.phone_home_url',
+        'machines here are cut off from all networks and cannot phone home: take a class that does not ask for it',
+      )
     }
     const imageProblem = await this.#imageProblem(context, spec.data, type?.diskGib)
     if (imageProblem !== undefined) add('spec.provider_data.image', imageProblem)
@@ -142,7 +152,12 @@ class Host {
     const name = await context.step('define', {
       timeoutMs: defineTimeoutMs,
       find: () => machines.findDefined(spec.ownershipKey),
-      run: async () => machines.define({ ...spec, image: requiredImage(context.config, spec.data), hostname: spec.bootstrap.hostname }),
+      run: async () =>
+        machines.define({
+          ...spec,
+          image: requiredImage(context.config, spec.data),
+          hostname: spec.bootstrap.hostname,
+        }),
     })
     await context.report({ externalId: name })
     // These may be repeated at any time: they go on from the files and the process that they find, under a lock of the kernel.
@@ -155,7 +170,8 @@ class Host {
       return true
     })
     const view = await machines.observe(name)
-    if (view === undefined) throw new ProviderError('CONFLICT', `the machine ${name} was deleted while it was being made`)
+    if (view === undefined)
+      throw new ProviderError('CONFLICT', `the machine ${name} was deleted while it was being made`)
     return observed(view)
   }
 
@@ -163,7 +179,11 @@ class Host {
     const store = await MachineStore.open(config.directory ?? this.#options.defaultDirectory)
     const accelerator = await chooseAccelerator(config, this.#programs, store.directory)
     const { imageRoot } = this.#options
-    return { store, accelerator, machines: new Machines({ store, config, programs: this.#programs, accelerator, imageRoot }) }
+    return {
+      store,
+      accelerator,
+      machines: new Machines({ store, config, programs: this.#programs, accelerator, imageRoot }),
+    }
   }
 
   async #imageProblem(context: QemuContext, data: Data, diskGib: number | undefined): Promise<string | undefined> {
@@ -199,5 +219,9 @@ async function checkBridge(bridge: string): Promise<void> {
     () => true,
     () => false,
   )
-  if (!isBridge) throw new ProviderError('UNAVAILABLE', `the host has no bridge ${bridge}: make it, and allow it in /etc/qemu/bridge.conf`)
+  if (!isBridge)
+    throw new ProviderError(
+      'UNAVAILABLE',
+      `the host has no bridge ${bridge}: make it, and allow it in /etc/qemu/bridge.conf`,
+    )
 }

@@ -23,7 +23,7 @@ const startPollMs = 25
 const exitPollMs = 50
 const quitTimeoutMs = 5_000
 /** A button pressed before the guest's system listens is lost, so it is pressed again. */
-const pressAgainMs = 8_000
+const pressAgainMs = 4_000
 
 /** Where one machine's files and its process are. */
 export interface MachinePlace {
@@ -46,7 +46,12 @@ export async function findMachineQemu(place: MachinePlace): Promise<MachineProce
  *
  * @throws ProviderError by what QEMU said; CONFLICT where the lock is held by a process that is no QEMU of this machine.
  */
-export async function startQemu(programs: Programs, place: MachinePlace, args: readonly string[], signal: AbortSignal): Promise<void> {
+export async function startQemu(
+  programs: Programs,
+  place: MachinePlace,
+  args: readonly string[],
+  signal: AbortSignal,
+): Promise<void> {
   if ((await findMachineQemu(place)) !== undefined) return
   const { child, logBytes } = await launch(programs, place, args)
   const ended = new Promise<string | number>((resolve, reject) => {
@@ -68,13 +73,24 @@ export async function startQemu(programs: Programs, place: MachinePlace, args: r
   await adoptHolder(place, signal)
 }
 
-async function launch(programs: Programs, place: MachinePlace, args: readonly string[]): Promise<{ child: ChildProcess; logBytes: number }> {
+async function launch(
+  programs: Programs,
+  place: MachinePlace,
+  args: readonly string[],
+): Promise<{ child: ChildProcess; logBytes: number }> {
   try {
     const log = await open(join(place.folder, logFileName), 'a', 0o600)
     try {
       if ((await log.stat()).size > maxLogBytes) await log.truncate()
       const command = lockedCommand(join(place.folder, lockFileName), lockWaitMs, [programs.qemu, ...args])
-      const child = spawn(programs.flock, command, { cwd: place.folder, detached: true, stdio: ['ignore', log.fd, log.fd] })
+      // Nothing of this process's environment is a machine's business.
+      const env = { PATH: process.env['PATH'], LC_ALL: 'C' }
+      const child = spawn(programs.flock, command, {
+        cwd: place.folder,
+        env,
+        detached: true,
+        stdio: ['ignore', log.fd, log.fd],
+      })
       child.unref()
       return { child, logBytes: (await log.stat()).size }
     } finally {
@@ -116,7 +132,12 @@ async function adoptHolder(place: MachinePlace, signal: AbortSignal): Promise<vo
   throw new ProviderError('CONFLICT', `the lock of ${place.folder} is held, yet no QEMU of this machine is to be found`)
 }
 
-async function startFailure(programs: Programs, place: MachinePlace, how: string | number, logBytes: number): Promise<ProviderError> {
+async function startFailure(
+  programs: Programs,
+  place: MachinePlace,
+  how: string | number,
+  logBytes: number,
+): Promise<ProviderError> {
   const log = await readFile(join(place.folder, logFileName)).catch(() => Buffer.alloc(0))
   const said = log.subarray(logBytes).toString()
   if (/^flock: failed to execute/m.test(said)) return missingProgram(programs, 'qemu')
@@ -145,7 +166,12 @@ export async function queryStatus(folder: string, timeoutMs = 3_000): Promise<Qe
  *
  * @returns whether the guest shut down by itself.
  */
-export async function shutDown(place: MachinePlace, target: MachineProcess, timeoutMs: number, signal: AbortSignal): Promise<boolean> {
+export async function shutDown(
+  place: MachinePlace,
+  target: MachineProcess,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<boolean> {
   const deadlineMs = performance.now() + timeoutMs
   while (performance.now() < deadlineMs) {
     await tell(place.folder, 'system_powerdown')
@@ -156,7 +182,10 @@ export async function shutDown(place: MachinePlace, target: MachineProcess, time
   if (await waitForEnd(target, quitTimeoutMs, signal)) return false
   await signalProcess(target, 'SIGKILL')
   if (await waitForEnd(target, quitTimeoutMs, signal)) return false
-  throw new ProviderError('TIMEOUT', `QEMU (process ${target.pid}) did not end within ${quitTimeoutMs} ms of being killed`)
+  throw new ProviderError(
+    'TIMEOUT',
+    `QEMU (process ${target.pid}) did not end within ${quitTimeoutMs} ms of being killed`,
+  )
 }
 
 /** Gives a command whose effect is seen elsewhere: an end of QEMU in the middle of the answer is no failure. */

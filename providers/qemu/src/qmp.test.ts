@@ -18,7 +18,11 @@ interface Command {
 type Answer = (command: Command, socket: Socket) => unknown
 
 /** Something that stands in for a QEMU's monitor. Undefined from `answer` leaves the command without an answer. */
-async function fakeMonitor(t: Test, answer: Answer, options: { greet?: string; chop?: (text: string) => string[] } = {}): Promise<{ folder: string; seen: Command[] }> {
+async function fakeMonitor(
+  t: Test,
+  answer: Answer,
+  options: { greet?: string; chop?: (text: string) => string[] } = {},
+): Promise<{ folder: string; seen: Command[] }> {
   const folder = await mkdtemp(join(tmpdir(), 'slipway-qmp-'))
   const seen: Command[] = []
   const sockets = new Set<Socket>()
@@ -36,7 +40,10 @@ async function fakeMonitor(t: Test, answer: Answer, options: { greet?: string; c
         unread = unread.slice(end + 1)
         seen.push(command)
         const value = command.execute === 'qmp_capabilities' ? {} : answer(command, socket)
-        if (value !== undefined) send(`${JSON.stringify(isError(value) ? { ...value, id: command.id } : { return: value, id: command.id })}\r\n`)
+        if (value !== undefined)
+          send(
+            `${JSON.stringify(isError(value) ? { ...value, id: command.id } : { return: value, id: command.id })}\r\n`,
+          )
       }
     })
   })
@@ -54,8 +61,10 @@ function isError(value: unknown): value is { error: unknown } {
   return typeof value === 'object' && value !== null && 'error' in value
 }
 
-t.test('takes part in the handshake and runs commands', async (t) => {
-  const { folder, seen } = await fakeMonitor(t, (command) => (command.execute === 'query-status' ? { status: 'running' } : {}))
+void t.test('takes part in the handshake and runs commands', async (t) => {
+  const { folder, seen } = await fakeMonitor(t, (command) =>
+    command.execute === 'query-status' ? { status: 'running' } : {},
+  )
   const client = await QmpClient.connect(folder, 'qmp.sock')
   t.teardown(() => client.close())
   t.same(await client.execute('query-status'), { status: 'running' })
@@ -70,41 +79,57 @@ t.test('takes part in the handshake and runs commands', async (t) => {
   )
 })
 
-t.test('answers find their commands in whatever order and pieces they come', async (t) => {
+void t.test('answers find their commands in whatever order and pieces they come', async (t) => {
   await fc.assert(
-    fc.asyncProperty(fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 6 }), fc.integer({ min: 1, max: 40 }), async (order, size) => {
-      const waiting: Command[] = []
-      const { folder } = await fakeMonitor(
-        t,
-        (command, socket) => {
-          waiting.push(command)
-          if (waiting.length < order.length) return undefined
-          const lines = order.map((at) => `{"event":"E","data":${at}}\n${JSON.stringify({ return: waiting[at]?.execute, id: waiting[at]?.id })}\n`)
-          chop(lines.join('')).forEach((part) => socket.write(part))
-          return undefined
-        },
-        { chop },
-      )
-      function chop(text: string): string[] {
-        return text.match(new RegExp(`[^]{1,${size}}`, 'g')) ?? []
-      }
-      const events: QmpEvent[] = []
-      const client = await QmpClient.connect(folder, 'qmp.sock', { onEvent: (event) => events.push(event) })
-      const names = order.map((_at, index) => `command-${index}`)
-      t.same(await Promise.all(names.map((name) => client.execute(name))), names)
-      t.same(events.map((event) => event.data), order)
-      client.close()
-    }),
+    fc.asyncProperty(
+      fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 6 }),
+      fc.integer({ min: 1, max: 40 }),
+      async (order, size) => {
+        const waiting: Command[] = []
+        const { folder } = await fakeMonitor(
+          t,
+          (command, socket) => {
+            waiting.push(command)
+            if (waiting.length < order.length) return undefined
+            const lines = order.map(
+              (at) =>
+                `{"event":"E","data":${at}}\n${JSON.stringify({ return: waiting[at]?.execute, id: waiting[at]?.id })}\n`,
+            )
+            chop(lines.join('')).forEach((part) => socket.write(part))
+            return undefined
+          },
+          { chop },
+        )
+        function chop(text: string): string[] {
+          return text.match(new RegExp(`[^]{1,${size}}`, 'g')) ?? []
+        }
+        const events: QmpEvent[] = []
+        const client = await QmpClient.connect(folder, 'qmp.sock', { onEvent: (event) => events.push(event) })
+        const names = order.map((_at, index) => `command-${index}`)
+        t.same(await Promise.all(names.map((name) => client.execute(name))), names)
+        t.same(
+          events.map((event) => event.data),
+          order,
+        )
+        client.close()
+      },
+    ),
     { numRuns: 20 },
   )
 })
 
-t.test('says how it failed', async (t) => {
+void t.test('says how it failed', async (t) => {
   await t.test('QEMU refuses', async (t) => {
-    const { folder } = await fakeMonitor(t, () => ({ error: { class: 'CommandNotFound', desc: 'The command nonsense has not been found' } }))
+    const { folder } = await fakeMonitor(t, () => ({
+      error: { class: 'CommandNotFound', desc: 'The command nonsense has not been found' },
+    }))
     const client = await QmpClient.connect(folder, 'qmp.sock')
     t.teardown(() => client.close())
-    await t.rejects(client.execute('nonsense'), { code: 'INTERNAL', externalCode: 'CommandNotFound', message: /nonsense has not been found/ })
+    await t.rejects(client.execute('nonsense'), {
+      code: 'INTERNAL',
+      externalCode: 'CommandNotFound',
+      message: /nonsense has not been found/,
+    })
   })
   await t.test('no answer in time', async (t) => {
     const { folder } = await fakeMonitor(t, () => undefined)
@@ -139,7 +164,7 @@ t.test('says how it failed', async (t) => {
   })
 })
 
-t.test('reaches a socket in a folder whose path is longer than a socket address may be', async (t) => {
+void t.test('reaches a socket in a folder whose path is longer than a socket address may be', async (t) => {
   const { folder } = await fakeMonitor(t, () => ({ status: 'running' }))
   const deep = join(folder, 'd'.repeat(120))
   await mkdir(deep)

@@ -45,7 +45,9 @@ export class QmpClient {
     this.#onEvent = options.onEvent ?? (() => undefined)
     socket.setEncoding('utf8')
     socket.on('data', (text: string) => this.#read(text))
-    socket.on('error', (error) => this.#fail(new ProviderError('UNAVAILABLE', `the QEMU monitor: ${error.message}`, { cause: error })))
+    socket.on('error', (error) =>
+      this.#fail(new ProviderError('UNAVAILABLE', `the QEMU monitor: ${error.message}`, { cause: error })),
+    )
     socket.on('close', () => this.#fail(new ProviderError('UNAVAILABLE', 'the QEMU monitor closed the connection')))
   }
 
@@ -74,7 +76,9 @@ export class QmpClient {
     const id = this.#nextId++
     return this.#within(`the answer to ${command}`, (waiter) => {
       this.#waiters.set(id, waiter)
-      this.#socket.write(`${JSON.stringify({ execute: command, ...(args !== undefined && { arguments: args }), id })}\n`)
+      this.#socket.write(
+        `${JSON.stringify({ execute: command, ...(args !== undefined && { arguments: args }), id })}\n`,
+      )
     }).finally(() => this.#waiters.delete(id))
   }
 
@@ -91,7 +95,10 @@ export class QmpClient {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) return reject(this.#failure)
       const timer = setTimeout(
-        () => settle(reject)(new ProviderError('TIMEOUT', `${what} of the QEMU monitor did not come within ${this.#timeoutMs} ms`)),
+        () =>
+          settle(reject)(
+            new ProviderError('TIMEOUT', `${what} of the QEMU monitor did not come within ${this.#timeoutMs} ms`),
+          ),
         this.#timeoutMs,
       )
       const settle =
@@ -136,8 +143,12 @@ export class QmpClient {
   #answer(waiter: Waiter | undefined, message: Readonly<Record<string, unknown>>): void {
     const error = message['error']
     if (!isObject(error)) return waiter?.resolve(message['return'])
-    const [kind, words] = [error['class'], error['desc']].map((value) => (typeof value === 'string' ? value : 'unknown'))
-    waiter?.reject(new ProviderError('INTERNAL', `QEMU refused: ${words}`, { ...(kind !== undefined && { externalCode: kind }) }))
+    const [kind, words] = [error['class'], error['desc']].map((value) =>
+      typeof value === 'string' ? value : 'unknown',
+    )
+    waiter?.reject(
+      new ProviderError('INTERNAL', `QEMU refused: ${words}`, { ...(kind !== undefined && { externalCode: kind }) }),
+    )
   }
 
   #protocolError(what: string): void {

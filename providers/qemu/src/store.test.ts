@@ -10,8 +10,25 @@ const uuid = '22222222-2222-4222-8222-222222222222'
 
 function record(name: string, key = `11111111-1111-4111-8111-111111111111/${uuid}`): MachineRecord {
   return {
-    ...{ version: 1, name, ownershipKey: key, uuid, typeId: 'tiny', vcpus: 1, memoryMib: 256, diskGib: 1, image: 'guest' },
-    ...{ mac: '02:00:00:00:00:01', host: 'h', workspace: 'w', machineClass: 'c', phase: 'creating', createdAt: '2026-01-01T00:00:00.000Z' },
+    ...{
+      version: 1,
+      name,
+      ownershipKey: key,
+      uuid,
+      typeId: 'tiny',
+      vcpus: 1,
+      memoryMib: 256,
+      diskGib: 1,
+      image: 'guest',
+    },
+    ...{
+      mac: '02:00:00:00:00:01',
+      host: 'h',
+      workspace: 'w',
+      machineClass: 'c',
+      phase: 'creating',
+      createdAt: '2026-01-01T00:00:00.000Z',
+    },
   }
 }
 
@@ -42,7 +59,11 @@ function mortal(callsLeft: number): { files: FileOperations; calls: () => number
 }
 
 /** Runs something as a process that is killed at its n-th file operation. @returns whether it got through. */
-async function upToCrash(directory: string, callsLeft: number, run: (store: MachineStore) => Promise<unknown>): Promise<boolean> {
+async function upToCrash(
+  directory: string,
+  callsLeft: number,
+  run: (store: MachineStore) => Promise<unknown>,
+): Promise<boolean> {
   try {
     await run(await MachineStore.open(directory, mortal(callsLeft).files))
     return true
@@ -57,19 +78,26 @@ async function destroy(store: MachineStore, key: string): Promise<void> {
   if (machine !== undefined) await store.remove(await store.beginDelete(machine))
 }
 
-t.test('a machine comes, is marked and goes', async (t) => {
+void t.test('a machine comes, is marked and goes', async (t) => {
   const directory = join(await folder(t), 'deep', 'machines')
   const store = await MachineStore.open(directory)
   t.equal((await stat(directory)).mode & 0o777, 0o700)
   const machine = await store.define(record('m1'))
-  t.same(machine, { record: record('m1'), folder: join(store.directory, 'm1'), homeFolder: join(store.directory, 'm1'), deleting: false })
+  t.same(machine, {
+    record: record('m1'),
+    folder: join(store.directory, 'm1'),
+    homeFolder: join(store.directory, 'm1'),
+    deleting: false,
+  })
   t.equal((await stat(machine.folder)).mode & 0o777, 0o700)
   t.equal((await stat(join(machine.folder, 'machine.json'))).mode & 0o777, 0o600)
   t.same(await store.define({ ...record('m1'), createdAt: 'later' }), machine, 'the record of the first try stays')
   await store.markReady(machine)
   t.equal((await store.find('m1'))?.record.phase, 'ready')
   const going = await store.beginDelete(machine)
-  t.match(await store.list(), [{ deleting: true, folder: join(store.directory, 'm1.deleting'), homeFolder: join(store.directory, 'm1') }])
+  t.match(await store.list(), [
+    { deleting: true, folder: join(store.directory, 'm1.deleting'), homeFolder: join(store.directory, 'm1') },
+  ])
   await t.rejects(store.define(record('m1')), { code: 'CONFLICT', message: /being deleted/ })
   await t.rejects(store.markReady(machine), { code: 'CONFLICT', message: /deleted meanwhile/ })
   await store.remove(going)
@@ -78,7 +106,7 @@ t.test('a machine comes, is marked and goes', async (t) => {
   t.equal(await store.find('m1'), undefined)
 })
 
-t.test('names are machine names, and never paths', async (t) => {
+void t.test('names are machine names, and never paths', async (t) => {
   const store = await MachineStore.open(await folder(t))
   for (const name of ['..', '../x', 'a/b', '.new-x', 'm1.deleting', '', 'A', 'x'.repeat(64)]) {
     t.equal(await store.find(name), undefined, name)
@@ -87,19 +115,24 @@ t.test('names are machine names, and never paths', async (t) => {
   t.same(await readdir(store.directory), [])
 })
 
-t.test('a name has one owner', async (t) => {
+void t.test('a name has one owner', async (t) => {
   const directory = await folder(t)
   const stores = await Promise.all([MachineStore.open(directory), MachineStore.open(directory)])
-  const outcomes = await Promise.allSettled(stores.map((store, index) => store.define(record('m1', `hub-${index}/request`))))
+  const outcomes = await Promise.allSettled(
+    stores.map((store, index) => store.define(record('m1', `hub-${index}/request`))),
+  )
   t.same(outcomes.map((outcome) => outcome.status).sort(), ['fulfilled', 'rejected'])
-  t.match(outcomes.find((outcome) => outcome.status === 'rejected'), { reason: { code: 'CONFLICT', message: /taken by a machine of the ownership key/ } })
+  t.match(
+    outcomes.find((outcome) => outcome.status === 'rejected'),
+    { reason: { code: 'CONFLICT', message: /taken by a machine of the ownership key/ } },
+  )
   const same = await Promise.all([...stores, ...stores].map((store) => store.define(record('m2', 'hub/other'))))
   t.equal(new Set(same.map((machine) => machine.record.name)).size, 1)
   t.equal((await stores[0].list()).length, 2)
   t.same((await readdir(directory)).sort(), ['m1', 'm2'])
 })
 
-t.test('a record that cannot be read fails the listing: a machine is never just left out', async (t) => {
+void t.test('a record that cannot be read fails the listing: a machine is never just left out', async (t) => {
   const store = await MachineStore.open(await folder(t))
   const machine = await store.define(record('m1'))
   await store.define(record('m2', 'hub/other'))
@@ -109,7 +142,7 @@ t.test('a record that cannot be read fails the listing: a machine is never just 
   await t.rejects(store.find('m1'), { code: 'INTERNAL' }, 'a record of another name is none either')
 })
 
-t.test('a machine that is deleted while it is looked for is seen or gone, and never an error', async (t) => {
+void t.test('a machine that is deleted while it is looked for is seen or gone, and never an error', async (t) => {
   const directory = await folder(t)
   const [one, other] = [await MachineStore.open(directory), await MachineStore.open(directory)]
   for (let round = 0; round < 30; round++) {
@@ -120,7 +153,7 @@ t.test('a machine that is deleted while it is looked for is seen or gone, and ne
   }
 })
 
-t.test('killed at any file operation, creating goes on', async (t) => {
+void t.test('killed at any file operation, creating goes on', async (t) => {
   for (let callsLeft = 0, through = false; !through; callsLeft++) {
     const directory = await folder(t)
     through = await upToCrash(directory, callsLeft, async (store) => store.markReady(await store.define(record('m1'))))
@@ -134,7 +167,7 @@ t.test('killed at any file operation, creating goes on', async (t) => {
   }
 })
 
-t.test('killed at any file operation, deleting goes on, and is listed until all is gone', async (t) => {
+void t.test('killed at any file operation, deleting goes on, and is listed until all is gone', async (t) => {
   for (let callsLeft = 0, through = false; !through; callsLeft++) {
     const directory = await folder(t)
     const machine = await (await MachineStore.open(directory)).define(record('m1'))
@@ -143,14 +176,18 @@ t.test('killed at any file operation, deleting goes on, and is listed until all 
     const left = await readdir(directory)
     const leftInside = await Promise.all(left.map((entry) => readdir(join(directory, entry))))
     const store = await MachineStore.open(directory)
-    t.equal((await store.list()).length, leftInside.flat().length > 0 ? 1 : 0, `killed before operation ${callsLeft + 1}`)
+    t.equal(
+      (await store.list()).length,
+      leftInside.flat().length > 0 ? 1 : 0,
+      `killed before operation ${callsLeft + 1}`,
+    )
     await destroy(store, machine.record.ownershipKey)
     t.same(await store.list(), [])
     t.same(await readdir(directory), [])
   }
 })
 
-t.test('over any sequence of deeds and kills the store is what was asked of it', async () => {
+void t.test('over any sequence of deeds and kills the store is what was asked of it', async () => {
   const deed = fc.record({
     name: fc.constantFrom('m1', 'm2'),
     what: fc.constantFrom('create' as const, 'delete' as const),
@@ -178,7 +215,8 @@ t.test('over any sequence of deeds and kills the store is what was asked of it',
           sure.set(name, through || before === after ? after : undefined)
           const listed = (await (await MachineStore.open(directory)).list()).map((machine) => machine.record.name)
           for (const [machine, isThere] of sure) {
-            if (isThere !== undefined && listed.includes(machine) !== isThere) throw new Error(`${machine} is ${isThere ? 'lost' : 'still there'}`)
+            if (isThere !== undefined && listed.includes(machine) !== isThere)
+              throw new Error(`${machine} is ${isThere ? 'lost' : 'still there'}`)
           }
         }
       } finally {
@@ -189,7 +227,7 @@ t.test('over any sequence of deeds and kills the store is what was asked of it',
   )
 })
 
-t.test('what a killed process began is cleared away once it is surely nobody\'s', async (t) => {
+void t.test("what a killed process began is cleared away once it is surely nobody's", async (t) => {
   const directory = await folder(t)
   const store = await MachineStore.open(directory)
   t.equal(await upToCrash(directory, 7, (mortalStore) => mortalStore.define(record('m1'))), false)

@@ -40,7 +40,10 @@ export interface StoredMachine {
 }
 
 /** The calls that the store makes. */
-export type FileOperations = Pick<typeof nodeFiles, 'chmod' | 'mkdir' | 'open' | 'readFile' | 'readdir' | 'realpath' | 'rename' | 'rm' | 'rmdir' | 'stat'>
+export type FileOperations = Pick<
+  typeof nodeFiles,
+  'chmod' | 'mkdir' | 'open' | 'readFile' | 'readdir' | 'realpath' | 'rename' | 'rm' | 'rmdir' | 'stat'
+>
 
 const recordFileName = 'machine.json'
 const deletingSuffix = '.deleting'
@@ -109,7 +112,8 @@ export class MachineStore {
    * @throws ProviderError of code CONFLICT where the name is another machine's, or the machine is being deleted.
    */
   async define(record: MachineRecord): Promise<StoredMachine> {
-    if (!namePattern.test(record.name)) throw new ProviderError('INVALID_SPEC', `"${record.name}" is no name for a machine: it must be a DNS label`)
+    if (!namePattern.test(record.name))
+      throw new ProviderError('INVALID_SPEC', `"${record.name}" is no name for a machine: it must be a DNS label`)
     const existing = await this.find(record.name)
     if (existing !== undefined) return checkOwner(existing, record)
     const draft = join(this.directory, `${newPrefix}${randomBytes(8).toString('hex')}`)
@@ -121,10 +125,12 @@ export class MachineStore {
       await this.#sync(this.directory)
     } catch (error) {
       await this.#files.rm(draft, { recursive: true, force: true })
-      if (!['ENOTEMPTY', 'EEXIST'].includes(errnoOf(error) ?? '')) throw fromSystemError(error, `writing down the machine ${record.name}`)
+      if (!['ENOTEMPTY', 'EEXIST'].includes(errnoOf(error) ?? ''))
+        throw fromSystemError(error, `writing down the machine ${record.name}`)
     }
     const defined = await this.find(record.name)
-    if (defined === undefined) throw new ProviderError('CONFLICT', `the machine ${record.name} was deleted while it was being made`)
+    if (defined === undefined)
+      throw new ProviderError('CONFLICT', `the machine ${record.name} was deleted while it was being made`)
     return checkOwner(defined, record)
   }
 
@@ -162,7 +168,8 @@ export class MachineStore {
     if (!machine.deleting) throw new Error(`${machine.record.name} is removed before its deletion began`)
     try {
       for (const entry of await this.#files.readdir(machine.folder)) {
-        if (entry !== recordFileName) await this.#files.rm(join(machine.folder, entry), { recursive: true, force: true })
+        if (entry !== recordFileName)
+          await this.#files.rm(join(machine.folder, entry), { recursive: true, force: true })
       }
       await this.#files.rm(join(machine.folder, recordFileName), { force: true })
       // Something that was on its way into the folder when it was renamed may have arrived by now.
@@ -185,7 +192,10 @@ export class MachineStore {
     }
     const record = parseRecord(text)
     if (record === undefined || record.name !== name) {
-      throw new ProviderError('INTERNAL', `${join(folder, recordFileName)} is damaged: it is no record of ${name}. Restore it, or end its QEMU and remove the folder`)
+      throw new ProviderError(
+        'INTERNAL',
+        `${join(folder, recordFileName)} is damaged: it is no record of ${name}. Restore it, or end its QEMU and remove the folder`,
+      )
     }
     return { record, folder, homeFolder: this.#folder(name, false), deleting }
   }

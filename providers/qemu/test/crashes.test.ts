@@ -15,12 +15,14 @@ import { canRun, machineFolder, never, openMachines, order } from './host.js'
 
 const workerScript = fileURLToPath(new URL('./worker.js', import.meta.url))
 
-if (await canRun(t)) {
-  t.test('provider processes', async (t) => {
+if (canRun(t)) {
+  void t.test('provider processes', async (t) => {
     t.setTimeout(200_000)
     const directory = await machineFolder(t)
     const workshop = await Workshop.make(t, directory)
-    await t.test('a create that is killed at any moment goes on, and makes one machine', (t) => killedCreate(t, workshop))
+    await t.test('a create that is killed at any moment goes on, and makes one machine', (t) =>
+      killedCreate(t, workshop),
+    )
     await t.test('a delete that is killed at any moment goes on, and leaves nothing', (t) => killedDelete(t, workshop))
     await t.test('of many that start a machine at once one does', (t) => racingStarts(t, workshop))
     await t.test('a delete wins over whoever starts the machine meanwhile', (t) => deleteAgainstStarts(t, workshop))
@@ -42,7 +44,11 @@ class Workshop {
   private constructor(directory: string, folder: string) {
     this.directory = directory
     const image = { kind: 'disk', path: join(folder, 'blank.raw'), format: 'raw' }
-    this.settings = { images: { guest: image }, types: { tiny: { vcpus: 1, memoryMib: 32, diskGib: 1 } }, shutdownTimeoutMs: 0 }
+    this.settings = {
+      images: { guest: image },
+      types: { tiny: { vcpus: 1, memoryMib: 32, diskGib: 1 } },
+      shutdownTimeoutMs: 0,
+    }
     this.#qemu = join(folder, 'qemu')
     this.#log = join(folder, 'starts')
   }
@@ -166,6 +172,9 @@ async function deleteAgainstStarts(t: Test, workshop: Workshop): Promise<void> {
       t.ok(failure === '' || /deleted|there is no machine|does not end|AbortError/.test(failure), failure)
     }
     t.equal(await workshop.running(), 0, 'nothing was started behind the delete')
-    t.same((await readdir(workshop.directory)).filter((entry) => !entry.startsWith('.')), [])
+    t.same(
+      (await readdir(workshop.directory)).filter((entry) => !entry.startsWith('.')),
+      [],
+    )
   }
 }

@@ -8,13 +8,23 @@ import { monitorSocketName } from '../src/command.js'
 import { findProcesses, signalProcess } from '../src/process-table.js'
 import { QmpClient } from '../src/qmp.js'
 import { ensureGuest, type Guest } from '../testing/guest.js'
-import { bootstrapOf, canRun, consoleShows, listenForCalls, machineFolder, never, openMachines, order, until } from './host.js'
+import {
+  bootstrapOf,
+  canRun,
+  consoleShows,
+  listenForCalls,
+  machineFolder,
+  never,
+  openMachines,
+  order,
+  until,
+} from './host.js'
 
 // Real machines: a kernel boots in each.
 
 const mibBytes = 1024 ** 2
 
-if (await canRun(t)) {
+if (canRun(t)) {
   const guest = await ensureGuest()
   lifecycle(guest)
   unwilling()
@@ -24,7 +34,7 @@ if (await canRun(t)) {
 }
 
 function lifecycle(guest: Guest): void {
-  t.test('a machine is born, phones home, is switched and rebooted, and is gone', async (t) => {
+  void t.test('a machine is born, phones home, is switched and rebooted, and is gone', async (t) => {
     const directory = await machineFolder(t)
     const phone = await listenForCalls(t)
     const settings = { images: { guest: guest.image } }
@@ -45,7 +55,9 @@ function lifecycle(guest: Guest): void {
     took('started')
     await until('the phone call', async () => phone.calls.length > 0)
     took('phoned home')
-    t.same(phone.calls, [{ method: 'POST', path: '/v1/phone-home/secret-token', body: 'instance_id=sw-1&hostname=web-1&fqdn=web-1' }])
+    t.same(phone.calls, [
+      { method: 'POST', path: '/v1/phone-home/secret-token', body: 'instance_id=sw-1&hostname=web-1&fqdn=web-1' },
+    ])
     await consoleShows(directory, 'sw-1', /GUEST ready/)
 
     const running = await machines.observe('sw-1')
@@ -106,12 +118,15 @@ function lifecycle(guest: Guest): void {
 }
 
 function unwilling(): void {
-  t.test('a machine that ignores its power button is switched off all the same', async (t) => {
+  void t.test('a machine that ignores its power button is switched off all the same', async (t) => {
     const directory = await machineFolder(t)
     const blank = join(directory, 'blank.raw')
     await writeFile(blank, '')
     await truncate(blank, mibBytes)
-    const machines = await openMachines(directory, { images: { guest: { kind: 'disk', path: blank, format: 'raw' } }, shutdownTimeoutMs: 300 })
+    const machines = await openMachines(directory, {
+      images: { guest: { kind: 'disk', path: blank, format: 'raw' } },
+      shutdownTimeoutMs: 300,
+    })
     await machines.define(order(1))
     await machines.prepare('sw-1', bootstrapOf('web-1'), never)
     await machines.boot('sw-1', never)
@@ -130,7 +145,7 @@ function unwilling(): void {
 }
 
 function accidents(guest: Guest): void {
-  t.test('accidents', async (t) => {
+  void t.test('accidents', async (t) => {
     const directory = await machineFolder(t)
     const machines = await openMachines(directory, { images: { guest: guest.image } })
     const make = async (number: number): Promise<string> => {
@@ -164,7 +179,9 @@ function accidents(guest: Guest): void {
 
     await t.test('a QEMU whose folder was removed is listed and deleted', async (t) => {
       await rm(join(directory, 'sw-1'), { recursive: true })
-      t.match(await machines.list(), [{ name: 'sw-1', power: 'on', ownershipKey: order(1).ownershipKey, attributes: { status: 'without a folder' } }])
+      t.match(await machines.list(), [
+        { name: 'sw-1', power: 'on', ownershipKey: order(1).ownershipKey, attributes: { status: 'without a folder' } },
+      ])
       await machines.delete(order(1).ownershipKey, never)
       t.same(await findProcesses(directory), [])
       t.same(await machines.list(), [])
@@ -191,8 +208,15 @@ function accidents(guest: Guest): void {
       await others.prepare('sw-3', bootstrapOf('web-3'), never)
       await t.rejects(others.boot('sw-3', never), { code: 'INTERNAL', message: /ended with code 1 and said: .*kernel/ })
       t.match(await others.observe('sw-3'), { power: 'off' })
-      const without = await openMachines(directory, { images: { guest: guest.image } }, { programs: { qemu: 'no-qemu', qemuImg: 'qemu-img', flock: 'flock' } })
-      await t.rejects(without.powerOn('sw-3', never), { code: 'UNAVAILABLE', message: /install it \(on Debian the package qemu-system-x86\)/ })
+      const without = await openMachines(
+        directory,
+        { images: { guest: guest.image } },
+        { programs: { qemu: 'no-qemu', qemuImg: 'qemu-img', flock: 'flock' } },
+      )
+      await t.rejects(without.powerOn('sw-3', never), {
+        code: 'UNAVAILABLE',
+        message: /install it \(on Debian the package qemu-system-x86\)/,
+      })
       await machines.powerOn('sw-3', never)
       t.match(await machines.observe('sw-3'), { power: 'on' }, 'and can be started once that is mended')
       await machines.delete(order(3).ownershipKey, never)
@@ -201,21 +225,34 @@ function accidents(guest: Guest): void {
 }
 
 function settings(guest: Guest): void {
-  t.test('what there is room for, and ports', async (t) => {
+  void t.test('what there is room for, and ports', async (t) => {
     const directory = await machineFolder(t)
     const occupied = createServer().listen(0, '127.0.0.1')
     await once(occupied, 'listening')
     t.teardown(() => void occupied.close())
     const from = (occupied.address() as AddressInfo).port
     const network = { kind: 'user', isolated: true, sshPorts: { from, to: from + 20 } }
-    const machines = await openMachines(directory, { images: { guest: guest.image }, network, limits: { machines: 2 }, consoleKib: 16 })
+    const machines = await openMachines(directory, {
+      images: { guest: guest.image },
+      network,
+      limits: { machines: 2 },
+      consoleKib: 16,
+    })
     await Promise.all([machines.define(order(1)), machines.define(order(2))])
     await t.rejects(machines.define(order(3)), { code: 'CAPACITY', message: /2 machines share/ })
     t.equal(await machines.define(order(1)), 'sw-1', 'what is there has its room already')
-    await t.rejects(machines.define(order(4, { typeId: 'huge' })), { code: 'INVALID_SPEC', message: /the types are tiny/ })
-    await t.rejects(machines.define(order(4, { image: 'other' })), { code: 'INVALID_SPEC', message: /the images are guest/ })
+    await t.rejects(machines.define(order(4, { typeId: 'huge' })), {
+      code: 'INVALID_SPEC',
+      message: /the types are tiny/,
+    })
+    await t.rejects(machines.define(order(4, { image: 'other' })), {
+      code: 'INVALID_SPEC',
+      message: /the images are guest/,
+    })
     await t.rejects(machines.define(order(4, { ownershipKey: 'nonsense' })), { code: 'INVALID_SPEC' })
-    const ports = (await machines.list()).map((view) => Number(String(view.attributes['ssh']).replace('127.0.0.1:', '')))
+    const ports = (await machines.list()).map((view) =>
+      Number((view.attributes['ssh'] as string).replace('127.0.0.1:', '')),
+    )
     t.equal(new Set(ports).size, 2)
     t.notOk(ports.includes(from), 'a port that somebody has is not given away')
 
@@ -235,7 +272,7 @@ function settings(guest: Guest): void {
 }
 
 function images(): void {
-  t.test('disks', async (t) => {
+  void t.test('disks', async (t) => {
     const directory = await machineFolder(t)
     const images = join(directory, 'Images')
     await mkdir(images)
@@ -249,25 +286,42 @@ function images(): void {
     const machines = await openMachines(
       directory,
       {
-        images: { guest: disk(base, 'qcow2'), leading: disk(leading, 'qcow2'), outside: disk(outside, 'raw'), wrong: disk(outside, 'qcow2'), missing: disk('/missing', 'raw') },
+        images: {
+          guest: disk(base, 'qcow2'),
+          leading: disk(leading, 'qcow2'),
+          outside: disk(outside, 'raw'),
+          wrong: disk(outside, 'qcow2'),
+          missing: disk('/missing', 'raw'),
+        },
         types: { tiny: { vcpus: 1, memoryMib: 64, diskGib: 1 }, small: { vcpus: 1, memoryMib: 64, diskGib: 5 } },
       },
       { imageRoot: images },
     )
     t.equal(await machines.inspect('guest', never), 2)
-    await t.rejects(machines.inspect('leading', never), { code: 'INVALID_SPEC', message: /builds upon another file \(\/etc\/hostname\)/ })
+    await t.rejects(machines.inspect('leading', never), {
+      code: 'INVALID_SPEC',
+      message: /builds upon another file \(\/etc\/hostname\)/,
+    })
     await t.rejects(machines.inspect('outside', never), { code: 'INVALID_SPEC', message: /SLIPWAY_QEMU_IMAGE_DIR/ })
     await t.rejects(machines.inspect('wrong', never), { code: 'INVALID_SPEC', message: /cannot be used as qcow2/ })
-    await t.rejects(machines.inspect('missing', never), { code: 'INVALID_SPEC', message: /no file that the provider can read/ })
+    await t.rejects(machines.inspect('missing', never), {
+      code: 'INVALID_SPEC',
+      message: /no file that the provider can read/,
+    })
 
     await machines.define(order(1))
-    await t.rejects(machines.prepare('sw-1', bootstrapOf('web-1'), never), { code: 'INVALID_SPEC', message: /needs a disk of 2 GiB/ })
+    await t.rejects(machines.prepare('sw-1', bootstrapOf('web-1'), never), {
+      code: 'INVALID_SPEC',
+      message: /needs a disk of 2 GiB/,
+    })
     const before = await readFile(base)
     await machines.define(order(2, { typeId: 'small' }))
     await Promise.all([1, 2, 3].map(() => machines.prepare('sw-2', bootstrapOf('web-2'), never)))
     const made = await stat(join(directory, 'sw-2', 'disk.qcow2'))
     await machines.boot('sw-2', never)
-    const info = JSON.parse(execFileSync('qemu-img', ['info', '-U', '--output=json', join(directory, 'sw-2', 'disk.qcow2')]).toString())
+    const info = JSON.parse(
+      execFileSync('qemu-img', ['info', '-U', '--output=json', join(directory, 'sw-2', 'disk.qcow2')]).toString(),
+    )
     t.match(info, { 'virtual-size': 5 * 1024 ** 3, 'backing-filename': base, 'backing-filename-format': 'qcow2' })
     await machines.prepare('sw-2', bootstrapOf('web-2'), never)
     t.equal((await stat(join(directory, 'sw-2', 'disk.qcow2'))).ino, made.ino, 'a disk is never replaced')

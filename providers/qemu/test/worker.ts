@@ -5,7 +5,9 @@ import { defaultPrograms } from '../src/programs.js'
 
 const [directory = '', settings = '{}', qemu = '', deed = '', number = '1'] = process.argv.slice(2)
 const wanted = order(Number(number))
-const machines = await openMachines(directory, JSON.parse(settings) as object, { programs: { ...defaultPrograms, qemu } })
+const machines = await openMachines(directory, JSON.parse(settings) as object, {
+  programs: { ...defaultPrograms, qemu },
+})
 
 process.stdout.write('begin\n')
 switch (deed) {

@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { access, mkdir, mkdtemp, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -11,7 +12,12 @@ export interface Guest {
   readonly initrd: string
   readonly cmdline: string
   /** An image of a provider's configuration. */
-  readonly image: { readonly kind: 'kernel'; readonly kernel: string; readonly initrd: string; readonly cmdline: string }
+  readonly image: {
+    readonly kind: 'kernel'
+    readonly kernel: string
+    readonly initrd: string
+    readonly cmdline: string
+  }
 }
 
 const sourceFolder = fileURLToPath(new URL('../../testing/guest/', import.meta.url))
@@ -27,16 +33,13 @@ const packagesByProgram: Readonly<Record<string, string>> = {
 
 /**
  * The Debian packages that are missing here for tests with a real QEMU; empty: all is there. Without them tests skip and say so,
- * and where CI is set they fail.
+ * and where CI is `true` they fail.
  */
-export async function missingPackages(): Promise<readonly string[]> {
+export function missingPackages(): readonly string[] {
   const folders = (process.env['PATH'] ?? '').split(':')
-  const isThere = async (program: string): Promise<boolean> =>
-    (await Promise.all(folders.map((folder) => exists(join(folder, program))))).some((there) => there)
-  const missing = await Promise.all(
-    Object.entries(packagesByProgram).map(async ([program, name]) => ((await isThere(program)) ? [] : [name])),
+  return Object.entries(packagesByProgram).flatMap(([program, name]) =>
+    folders.some((folder) => existsSync(join(folder, program))) ? [] : [name],
   )
-  return missing.flat()
 }
 
 /**
@@ -46,9 +49,9 @@ export async function missingPackages(): Promise<readonly string[]> {
  * @throws where it cannot be built, with what the build said.
  */
 export async function ensureGuest(): Promise<Guest> {
-  const cache = process.env['SLIPWAY_GUEST_DIR'] ?? (await defaultCache())
+  const cache = process.env['SLIPWAY_GUEST_DIR'] ?? defaultCache()
   const folder = join(cache, await sourceDigest())
-  if (!(await exists(join(folder, 'initrd.img')))) await build(cache, folder)
+  if (!existsSync(join(folder, 'initrd.img'))) await build(cache, folder)
   const files = { kernel: join(folder, 'vmlinuz'), initrd: join(folder, 'initrd.img'), cmdline }
   return { ...files, image: { kind: 'kernel', ...files } }
 }
@@ -64,7 +67,7 @@ async function build(cache: string, folder: string): Promise<void> {
     const [code] = (await once(child, 'close')) as [number | null]
     if (code !== 0) throw new Error(`the test guest could not be built: ${said.trim().slice(-2_000)}`)
     await rename(draft, folder).catch(async (error: unknown) => {
-      if (!(await exists(join(folder, 'initrd.img')))) throw error
+      if (!existsSync(join(folder, 'initrd.img'))) throw error
     })
   } finally {
     await rm(draft, { recursive: true, force: true })
@@ -80,16 +83,10 @@ async function sourceDigest(): Promise<string> {
 }
 
 /** The nearest node_modules that has anything installed, from here upwards. */
-async function defaultCache(): Promise<string> {
+function defaultCache(): string {
   for (let folder = sourceFolder; folder !== dirname(folder); folder = dirname(folder)) {
-    if (await exists(join(folder, 'node_modules', 'typescript'))) return join(folder, 'node_modules', '.cache', 'slipway-guest')
+    if (existsSync(join(folder, 'node_modules', 'typescript')))
+      return join(folder, 'node_modules', '.cache', 'slipway-guest')
   }
   throw new Error('there is no node_modules to keep the test guest in: set SLIPWAY_GUEST_DIR')
-}
-
-async function exists(file: string): Promise<boolean> {
-  return access(file).then(
-    () => true,
-    () => false,
-  )
 }

@@ -15,7 +15,7 @@ const fileOf = (dir: string) => join(dir, 'ledger.jsonl')
 const fact = (id: string): Fact => ({ fact: 'call.repeated', id })
 const ids = (lines: readonly Line[]) => lines.map((line) => ('id' in line ? line.id : ''))
 
-t.test('numbers are without gaps, and time never falls', (t) => {
+void t.test('numbers are without gaps, and time never falls', (t) => {
   const dir = tempDir(t)
   const clock = new StillClock()
   t.notOk(hasLedger(dir))
@@ -45,7 +45,7 @@ t.test('numbers are without gaps, and time never falls', (t) => {
   t.end()
 })
 
-t.test('a decision is taken again where another writer was faster', (t) => {
+void t.test('a decision is taken again where another writer was faster', (t) => {
   const dir = tempDir(t)
   const [one, two] = [new Ledger(dir, listing), new Ledger(dir, listing)]
   let asked = 0
@@ -62,7 +62,7 @@ t.test('a decision is taken again where another writer was faster', (t) => {
   t.end()
 })
 
-t.test('garbage is passed over, and never swallows what follows', (t) => {
+void t.test('garbage is passed over, and never swallows what follows', (t) => {
   const dir = tempDir(t)
   const ledger = new Ledger(dir, listing)
   ledger.commit(() => fact('a'))
@@ -77,7 +77,7 @@ t.test('garbage is passed over, and never swallows what follows', (t) => {
   t.end()
 })
 
-t.test('a torn piece that another writer leaves between looking and appending costs one try', (t) => {
+void t.test('a torn piece that another writer leaves between looking and appending costs one try', (t) => {
   const dir = tempDir(t)
   const ledger = new Ledger(dir, listing)
   let asked = 0
@@ -91,7 +91,7 @@ t.test('a torn piece that another writer leaves between looking and appending co
   t.end()
 })
 
-t.test('cut at any byte, a ledger keeps every whole line and can be written on', (t) => {
+void t.test('cut at any byte, a ledger keeps every whole line and can be written on', (t) => {
   const dir = tempDir(t)
   const source = new Ledger(dir, listing)
   for (const id of ['a', 'b', 'ü', 'd']) source.commit(() => fact(id))
@@ -110,10 +110,11 @@ t.test('cut at any byte, a ledger keeps every whole line and can be written on',
     const complete = bytes[length] === 0x0a ? whole + 1 : whole
     if (read.length !== complete + 1 || ids(read).at(-1) !== 'after') t.fail(`cut at ${length}: ${ids(read).join()}`)
   }
+  t.pass(`${bytes.length} cuts`)
   t.end()
 })
 
-t.test('a ledger that is cut short under its reader is refused', (t) => {
+void t.test('a ledger that is cut short under its reader is refused', (t) => {
   const dir = tempDir(t)
   const ledger = new Ledger(dir, listing)
   ledger.commit(() => fact('a'))
@@ -123,94 +124,101 @@ t.test('a ledger that is cut short under its reader is refused', (t) => {
   t.end()
 })
 
-t.test('several writers, crashes and torn pieces, in any order: all read the same, and what was told holds', (t) => {
-  const action = fc.oneof(
-    fc.record({ kind: fc.constant('commit' as const), writer: fc.nat(2) }),
-    fc.record({ kind: fc.constant('overtaken' as const), writer: fc.nat(2), by: fc.nat(2) }),
-    fc.record({ kind: fc.constant('tear' as const), text: fc.string({ unit: 'binary', maxLength: 30 }) }),
-    fc.record({ kind: fc.constant('tear-line' as const), at: fc.nat(60) }),
-    fc.record({ kind: fc.constant('restart' as const), writer: fc.nat(2) }),
-  )
-  fc.assert(
-    fc.property(fc.array(action, { maxLength: 40 }), (actions) => {
-      const dir = tempDir(t)
-      const writers = [0, 1, 2].map(() => new Ledger(dir, listing))
-      const told: string[] = []
-      const commit = (writer: number, meanwhile?: () => void) => {
-        const id = `fact ${told.length} "é\n`
-        let first = true
-        writers[writer]?.commit(() => {
-          if (first) meanwhile?.()
-          first = false
-          return fact(id)
-        })
-        told.push(id)
-      }
-      for (const step of actions) {
-        if (step.kind === 'commit') commit(step.writer)
-        else if (step.kind === 'overtaken') commit(step.writer, () => commit(step.by))
-        else if (step.kind === 'tear') appendFileSync(fileOf(dir), step.text)
-        else if (step.kind === 'tear-line')
-          appendFileSync(
-            fileOf(dir),
-            JSON.stringify({ seq: told.length + 1, atMs: 1, by: 'x', ...fact('no') }).slice(0, step.at),
-          )
-        else {
-          writers[step.writer]?.close()
-          writers[step.writer] = new Ledger(dir, listing)
+void t.test(
+  'several writers, crashes and torn pieces, in any order: all read the same, and what was told holds',
+  (t) => {
+    const action = fc.oneof(
+      fc.record({ kind: fc.constant('commit' as const), writer: fc.nat(2) }),
+      fc.record({ kind: fc.constant('overtaken' as const), writer: fc.nat(2), by: fc.nat(2) }),
+      fc.record({ kind: fc.constant('tear' as const), text: fc.string({ unit: 'binary', maxLength: 30 }) }),
+      fc.record({ kind: fc.constant('tear-line' as const), at: fc.nat(60) }),
+      fc.record({ kind: fc.constant('restart' as const), writer: fc.nat(2) }),
+    )
+    fc.assert(
+      fc.property(fc.array(action, { maxLength: 40 }), (actions) => {
+        const dir = tempDir(t)
+        const writers = [0, 1, 2].map(() => new Ledger(dir, listing))
+        const told: string[] = []
+        const commit = (writer: number, meanwhile?: () => void) => {
+          const id = `fact ${told.length} "é\n`
+          let first = true
+          writers[writer]?.commit(() => {
+            if (first) meanwhile?.()
+            first = false
+            return fact(id)
+          })
+          told.push(id)
         }
-      }
-      const expected = told.slice().sort()
-      for (const writer of writers) {
-        if (JSON.stringify(ids(writer.catchUp()).sort()) !== JSON.stringify(expected)) return false
-        writer.close()
-      }
-      const read = readWhole(dir)
-      return read.every(({ seq }, index) => seq === index + 1) && ids(read).sort().join() === expected.join()
-    }),
-    { numRuns: 60 },
-  )
-  t.end()
-})
+        for (const step of actions) {
+          if (step.kind === 'commit') commit(step.writer)
+          else if (step.kind === 'overtaken') commit(step.writer, () => commit(step.by))
+          else if (step.kind === 'tear') appendFileSync(fileOf(dir), step.text)
+          else if (step.kind === 'tear-line')
+            appendFileSync(
+              fileOf(dir),
+              JSON.stringify({ seq: told.length + 1, atMs: 1, by: 'x', ...fact('no') }).slice(0, step.at),
+            )
+          else {
+            writers[step.writer]?.close()
+            writers[step.writer] = new Ledger(dir, listing)
+          }
+        }
+        const expected = told.slice().sort()
+        for (const writer of writers) {
+          if (JSON.stringify(ids(writer.catchUp()).sort()) !== JSON.stringify(expected)) return false
+          writer.close()
+        }
+        const read = readWhole(dir)
+        return read.every(({ seq }, index) => seq === index + 1) && ids(read).sort().join() === expected.join()
+      }),
+      { numRuns: 60 },
+    )
+    t.pass()
+    t.end()
+  },
+)
 
-t.test('two processes at once, one killed again and again: one cloud, at its capacity and never above', async (t) => {
-  const dir = tempDir(t)
-  const program = new URL('./testing/hammer.js', import.meta.url)
-  const children = new Set<ChildProcess>()
-  t.teardown(() => children.forEach((child) => child.kill('SIGKILL')))
-  const start = (name: string) => {
-    const child = fork(program, [dir, name], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
-    children.add(child)
-    const exited = new Promise<number | null>((resolve) => child.once('exit', resolve))
-    const sent = { told: 0 }
-    child.on('message', () => sent.told++)
-    return { child, exited, sent }
-  }
-  const steady = start('steady')
-  for (let round = 0; round < 3; round++) {
-    const victim = start(`victim-${round}`)
-    await until('the victim to be at work', () => victim.sent.told >= 5)
-    victim.child.kill('SIGKILL')
-    await victim.exited
-  }
-  await until('the steady one to have done its work', () => steady.sent.told >= 60)
-  steady.child.kill('SIGTERM')
-  t.equal(await steady.exited, 0)
+void t.test(
+  'two processes at once, one killed again and again: one cloud, at its capacity and never above',
+  async (t) => {
+    const dir = tempDir(t)
+    const program = new URL('./testing/hammer.js', import.meta.url)
+    const children = new Set<ChildProcess>()
+    t.teardown(() => children.forEach((child) => child.kill('SIGKILL')))
+    const start = (name: string) => {
+      const child = fork(program, [dir, name], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+      children.add(child)
+      const exited = new Promise<number | null>((resolve) => child.once('exit', resolve))
+      const sent = { told: 0 }
+      child.on('message', () => sent.told++)
+      return { child, exited, sent }
+    }
+    const steady = start('steady')
+    for (let round = 0; round < 3; round++) {
+      const victim = start(`victim-${round}`)
+      await until('the victim to be at work', () => victim.sent.told >= 5)
+      victim.child.kill('SIGKILL')
+      await victim.exited
+    }
+    await until('the steady one to have done its work', () => steady.sent.told >= 60)
+    steady.child.kill('SIGTERM')
+    t.equal(await steady.exited, 0)
 
-  const report = readWorld(dir)
-  t.ok(report.totals.maxLive <= 5, `at most 5 servers fit: ${report.totals.maxLive}`)
-  t.equal(report.totals.maxLiveByOwner, 1, 'a name is never taken twice')
-  t.ok(report.totals.creates >= 20)
-  t.ok((report.refusals['out-of-capacity'] ?? 0) > 0, 'the limit was reached')
-  const lines = readLines(dir)
-  t.ok(new Set(lines.map(({ by }) => by)).size >= 3, 'several processes have written')
-  t.ok(
-    lines.every(({ seq, atMs }, index) => seq === index + 1 && atMs >= (lines[index - 1]?.atMs ?? 0)),
-    'numbers and time never fall',
-  )
-})
+    const report = readWorld(dir)
+    t.ok(report.totals.maxLive <= 5, `at most 5 servers fit: ${report.totals.maxLive}`)
+    t.equal(report.totals.maxLiveByOwner, 1, 'a name is never taken twice')
+    t.ok(report.totals.creates >= 20)
+    t.ok((report.refusals['out-of-capacity'] ?? 0) > 0, 'the limit was reached')
+    const lines = readLines(dir)
+    t.ok(new Set(lines.map(({ by }) => by)).size >= 3, 'several processes have written')
+    t.ok(
+      lines.every(({ seq, atMs }, index) => seq === index + 1 && atMs >= (lines[index - 1]?.atMs ?? 0)),
+      'numbers and time never fall',
+    )
+  },
+)
 
-t.test('a folder without a world says so', (t) => {
+void t.test('a folder without a world says so', (t) => {
   const dir = tempDir(t)
   t.throws(() => kindOfWorld(dir), /holds no simulated world/)
   writeFileSync(fileOf(dir), '')

@@ -1,0 +1,48 @@
+import { Code, ConnectError } from '@connectrpc/connect'
+import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from '@slipway/proto/google/rpc'
+
+export interface FieldViolation {
+  readonly field: string
+  readonly description: string
+}
+
+/** A refusal by the hub, with what it said about it in a form that programs can act on. */
+export class SlipwayError extends Error {
+  override readonly name = 'SlipwayError'
+  readonly code: Code
+  /** From the hub's error catalogue, for example `CLASS_NOT_FOUND`; empty where the hub never answered. */
+  readonly reason: string
+  readonly violations: readonly FieldViolation[]
+  readonly metadata: Readonly<Record<string, string>>
+  readonly retryAfterMs: number | undefined
+
+  constructor(error: ConnectError) {
+    super(error.rawMessage, { cause: error })
+    const [info] = error.findDetails(ErrorInfoSchema)
+    const [request] = error.findDetails(BadRequestSchema)
+    const [retry] = error.findDetails(RetryInfoSchema)
+    this.code = error.code
+    this.reason = info?.reason ?? ''
+    this.metadata = info?.metadata ?? {}
+    this.violations = (request?.fieldViolations ?? []).map(({ field, description }) => ({ field, description }))
+    this.retryAfterMs = retry?.retryDelay === undefined ? undefined : Number(retry.retryDelay.seconds) * 1000 + retry.retryDelay.nanos / 1e6
+  }
+
+  get notFound(): boolean {
+    return this.code === Code.NotFound
+  }
+
+  /** No hub could be reached, or it cannot serve now. */
+  get unavailable(): boolean {
+    return this.code === Code.Unavailable
+  }
+
+  get unauthenticated(): boolean {
+    return this.code === Code.Unauthenticated || this.code === Code.PermissionDenied
+  }
+
+  /** Makes a SlipwayError of whatever a call threw. */
+  static from(thrown: unknown): SlipwayError {
+    return thrown instanceof SlipwayError ? thrown : new SlipwayError(ConnectError.from(thrown))
+  }
+}

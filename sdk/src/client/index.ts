@@ -1,0 +1,3 @@
+export { createSlipwayClient, type ClientOptions, type SlipwayClient } from './client.js'
+export { SlipwayError, type FieldViolation } from './errors.js'
+export { follow, type WatchUpdate } from './watch.js'
