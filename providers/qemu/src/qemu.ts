@@ -53,11 +53,7 @@ export async function startQemu(
   signal: AbortSignal,
 ): Promise<void> {
   if ((await findMachineQemu(place)) !== undefined) return
-  const { child, logBytes } = await launch(programs, place, args)
-  const ended = new Promise<string | number>((resolve, reject) => {
-    child.once('exit', (code, name) => resolve(code ?? name ?? 'an unknown cause'))
-    child.once('error', reject)
-  })
+  const { ended, logBytes } = await launch(programs, place, args)
   const waiting = new AbortController()
   const answering = untilAnswering(place, AbortSignal.any([signal, waiting.signal]))
   answering.catch(() => undefined)
@@ -73,15 +69,19 @@ export async function startQemu(
   await adoptHolder(place, signal)
 }
 
-async function launch(
-  programs: Programs,
-  place: MachinePlace,
-  args: readonly string[],
-): Promise<{ child: ChildProcess; logBytes: number }> {
+interface Launched {
+  /** The exit code, or the signal. */
+  readonly ended: Promise<string | number>
+  /** Where in the log this start begins. */
+  readonly logBytes: number
+}
+
+async function launch(programs: Programs, place: MachinePlace, args: readonly string[]): Promise<Launched> {
   try {
     const log = await open(join(place.folder, logFileName), 'a', 0o600)
     try {
       if ((await log.stat()).size > maxLogBytes) await log.truncate()
+      const logBytes = (await log.stat()).size
       const command = lockedCommand(join(place.folder, lockFileName), lockWaitMs, [programs.qemu, ...args])
       // Nothing of this process's environment is a machine's business.
       const env = { PATH: process.env['PATH'], LC_ALL: 'C' }
@@ -92,13 +92,23 @@ async function launch(
         stdio: ['ignore', log.fd, log.fd],
       })
       child.unref()
-      return { child, logBytes: (await log.stat()).size }
+      return { ended: endOf(child), logBytes }
     } finally {
       await log.close()
     }
   } catch (error) {
     throw isMissing(error) ? folderGone(place) : fromSystemError(error, `starting QEMU in ${place.folder}`)
   }
+}
+
+/** Listens from the first moment on: a start that fails is over at once. */
+function endOf(child: ChildProcess): Promise<string | number> {
+  const ended = new Promise<string | number>((resolve, reject) => {
+    child.once('exit', (code, name) => resolve(code ?? name ?? 'an unknown cause'))
+    child.once('error', reject)
+  })
+  ended.catch(() => undefined)
+  return ended
 }
 
 async function untilAnswering(place: MachinePlace, signal: AbortSignal): Promise<'answering'> {

@@ -90,7 +90,8 @@ void t.test('plant and vanish act behind the back of every provider', async (t) 
 })
 
 void t.test('wrong calls say what is wrong, and end with 2; a missing world with 1', async (t) => {
-  const dir = tempDir(t)
+  const [dir, cloudDir] = [tempDir(t), tempDir(t)]
+  openCloud(cloudDir).world.close()
   const calls = await Promise.all([
     call(['ledger']),
     call(['ledger', '--world', dir]),
@@ -98,16 +99,18 @@ void t.test('wrong calls say what is wrong, and end with 2; a missing world with
     call(['--api-budget', '0/1']),
     call(['--world', dir]),
     call(['--help']),
+    call(['--kind', 'static', '--world', cloudDir, '--gateway', '127.0.0.1:1', '--state-dir', dir]),
   ])
   t.same(
     calls.map(({ code }) => code),
-    [2, 1, 2, 2, 2, 0],
+    [2, 1, 2, 2, 2, 0, 1],
   )
-  const [noFlag, noWorld, kind, budget, gateway, help] = calls
+  const [noFlag, noWorld, kind, budget, gateway, help, otherKind] = calls
   t.match(noFlag?.err, /--world <folder>/)
   t.match(noWorld?.err, /holds no simulated world/)
   t.match(kind?.err, /dynamic, static/)
   t.match(budget?.err, /as 100\/60000/)
   t.match(gateway?.err, /--gateway/)
   t.match(help?.out, /--listing-lag-ms[^]*--join-token-file/, 'its own flags, and those of the SDK')
+  t.match(otherKind?.err, /holds a simulated cloud, not a rack; choose another folder\n$/, 'without a stack trace')
 })

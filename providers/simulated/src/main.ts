@@ -13,6 +13,7 @@ import type { WorldState } from './world.js'
 import { Worlds } from './worlds.js'
 
 const commands = ['ledger', 'vanish', 'plant']
+const exitFailure = 1
 const exitUsage = 2
 
 async function main(argv: readonly string[]): Promise<void> {
@@ -51,4 +52,9 @@ function resumed<State extends WorldState>(worlds: Worlds<State>, { settings }: 
   return worlds
 }
 
-await main(process.argv.slice(2))
+try {
+  await main(process.argv.slice(2))
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error)
+  process.exit(exitFailure)
+}

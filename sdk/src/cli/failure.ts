@@ -40,21 +40,27 @@ export function exitCodeOf(error: unknown): ExitCode {
   return error.unavailable ? exitCodes.unavailable : exitCodes.failure
 }
 
+/** What it says, without the library's prefix. */
+function messageOf(error: unknown): string {
+  if (error instanceof SlipwayError) return error.rawMessage
+  return error instanceof Error ? error.message : String(error)
+}
+
 /** An error as JSON, for `-o json`. */
 export function errorToJson(error: unknown): object {
-  const message = error instanceof Error ? error.message : String(error)
+  const message = messageOf(error)
   if (!(error instanceof SlipwayError)) return { error: message }
   return {
     error: message,
     ...(error.reason !== '' && { reason: error.reason }),
     ...(error.violations.length > 0 && { fields: error.violations }),
-    ...(Object.keys(error.metadata).length > 0 && { metadata: error.metadata }),
+    ...(Object.keys(error.about).length > 0 && { about: error.about }),
   }
 }
 
 /** An error for people: what, then the fields with what to do, then the reason for scripts and searches. */
 export function errorToText(error: unknown): string {
-  const lines = [`error: ${error instanceof Error ? error.message : String(error)}`]
+  const lines = [`error: ${messageOf(error)}`]
   if (error instanceof SlipwayError) {
     // One violation usually says no more than the message.
     if (error.violations.length > 1) lines.push(...error.violations.map(({ field, description }) => `  ${field}: ${description}`))

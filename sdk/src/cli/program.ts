@@ -63,7 +63,6 @@ function addAccount({ program, session }: Run): void {
   program
     .command('login')
     .description('prove a client token, and keep it')
-    .requiredOption('--server <URL>', 'the hub')
     .requiredOption('--token-file <FILE>', 'file with the token; - for standard input')
     .option('--name <NAME>', 'name of the context (default: the server)')
     .option('--ca-file <FILE>', 'authorities to trust, PEM')

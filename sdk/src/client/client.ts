@@ -64,7 +64,7 @@ const oneError: Interceptor = (next) => async (request) => {
     const response = await next(request)
     return response.stream ? { ...response, message: translated(response.message) } : response
   } catch (thrown) {
-    throw SlipwayError.from(thrown)
+    throw SlipwayError.of(thrown)
   }
 }
 
@@ -72,7 +72,7 @@ async function* translated<Message>(messages: AsyncIterable<Message>): AsyncGene
   try {
     yield* messages
   } catch (thrown) {
-    throw SlipwayError.from(thrown)
+    throw SlipwayError.of(thrown)
   }
 }
 
@@ -84,7 +84,7 @@ const retrying: Interceptor = (next) => async (request) => {
     try {
       return await next(request)
     } catch (thrown) {
-      const error = SlipwayError.from(thrown)
+      const error = SlipwayError.of(thrown)
       if (!safe || !error.unavailable || attempt >= maxTries || request.signal.aborted) throw error
       await sleep(Math.max(error.retryAfterMs ?? 0, Math.random() * 100 * 2 ** attempt), undefined, { signal: request.signal })
     }

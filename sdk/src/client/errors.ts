@@ -6,24 +6,23 @@ export interface FieldViolation {
   readonly description: string
 }
 
-/** A refusal by the hub, with what it said about it in a form that programs can act on. */
-export class SlipwayError extends Error {
-  override readonly name = 'SlipwayError'
-  readonly code: Code
+/** A refusal by the hub, with what it said about it in a form that programs can act on. It is a ConnectError, so that the library passes it on as it is. */
+export class SlipwayError extends ConnectError {
   /** From the hub's error catalogue, for example `CLASS_NOT_FOUND`; empty where the hub never answered. */
   readonly reason: string
   readonly violations: readonly FieldViolation[]
-  readonly metadata: Readonly<Record<string, string>>
+  /** What the refusal is about: names, limits, versions. */
+  readonly about: Readonly<Record<string, string>>
   readonly retryAfterMs: number | undefined
 
   constructor(error: ConnectError) {
-    super(error.rawMessage, { cause: error })
+    super(error.rawMessage, error.code, error.metadata, undefined, error)
+    this.details = error.details
     const [info] = error.findDetails(ErrorInfoSchema)
     const [request] = error.findDetails(BadRequestSchema)
     const [retry] = error.findDetails(RetryInfoSchema)
-    this.code = error.code
     this.reason = info?.reason ?? ''
-    this.metadata = info?.metadata ?? {}
+    this.about = info?.metadata ?? {}
     this.violations = (request?.fieldViolations ?? []).map(({ field, description }) => ({ field, description }))
     this.retryAfterMs = retry?.retryDelay === undefined ? undefined : Number(retry.retryDelay.seconds) * 1000 + retry.retryDelay.nanos / 1e6
   }
@@ -41,8 +40,13 @@ export class SlipwayError extends Error {
     return this.code === Code.Unauthenticated || this.code === Code.PermissionDenied
   }
 
+  /** ConnectError's own test looks at the name alone, and would take any of its errors for one of these. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === 'object' && value !== null && Object.prototype.isPrototypeOf.call(SlipwayError.prototype, value)
+  }
+
   /** Makes a SlipwayError of whatever a call threw. */
-  static from(thrown: unknown): SlipwayError {
+  static of(thrown: unknown): SlipwayError {
     return thrown instanceof SlipwayError ? thrown : new SlipwayError(ConnectError.from(thrown))
   }
 }

@@ -51,7 +51,7 @@ export async function* follow<Change extends { readonly type: ChangeType }, Reso
       }
     } catch (thrown) {
       if (options.signal.aborted) return
-      const error = SlipwayError.from(thrown)
+      const error = SlipwayError.of(thrown)
       if (!error.unavailable && !passing.has(error.reason)) throw error
     }
     failures++

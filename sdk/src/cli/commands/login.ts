@@ -16,7 +16,8 @@ export async function readSecret(session: Session, source: string, what: string)
 }
 
 export interface LoginFlags {
-  readonly server: string
+  /** The global flag of that name. */
+  readonly server?: string
   readonly tokenFile: string
   readonly name?: string
   readonly workspace?: string
@@ -25,21 +26,23 @@ export interface LoginFlags {
 
 /** Proves a token and keeps it, as the current context. */
 export async function login(session: Session, flags: LoginFlags): Promise<void> {
-  if (!/^https?:\/\//.test(flags.server)) throw usageError(`--server must be a URL like https://slipway.example, but is «${flags.server}»`)
+  const { server } = flags
+  if (server === undefined) throw usageError('say which hub: slipway login --server URL --token-file FILE')
+  if (!/^https?:\/\//.test(server)) throw usageError(`--server must be a URL like https://slipway.example, but is «${server}»`)
   const token = await readSecret(session, flags.tokenFile, 'the token')
-  const client = createSlipwayClient({ baseUrl: flags.server, token, ...(flags.caFile !== undefined && { caFile: flags.caFile }) })
+  const client = createSlipwayClient({ baseUrl: server, token, ...(flags.caFile !== undefined && { caFile: flags.caFile }) })
   const info = await client.system.getServerInfo({})
   const { env } = session.surroundings
   const file = readContextFile(env)
-  const name = flags.name ?? new URL(flags.server).host
+  const name = flags.name ?? new URL(server).host
   const context = {
-    server: flags.server,
+    server,
     token,
     ...(flags.workspace !== undefined && { workspace: flags.workspace }),
     ...(flags.caFile !== undefined && { caFile: flags.caFile }),
   }
   writeContextFile(env, { current: name, contexts: { ...file.contexts, [name]: context } })
-  session.printValue({ context: name, server: flags.server, caller: info.caller, version: info.version }, `Logged in to ${flags.server} as ${info.caller} (context ${name})\n`)
+  session.printValue({ context: name, server, caller: info.caller, version: info.version }, `Logged in to ${server} as ${info.caller} (context ${name})\n`)
 }
 
 export function contextList(session: Session): void {
