@@ -13,10 +13,16 @@ import { parseArgs } from 'node:util'
 
 const root = new URL('../../', import.meta.url).pathname
 const { values } = parseArgs({
-  options: { once: { type: 'boolean', default: false }, dir: { type: 'string' }, help: { type: 'boolean', short: 'h', default: false } },
+  options: {
+    once: { type: 'boolean', default: false },
+    dir: { type: 'string' },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
 })
 if (values.help) {
-  console.log('npm run quickstart [-- --once] [-- --dir DIR]\n\nStarts a hub and a simulated cloud, and orders a host. --once also releases it, and ends.')
+  console.log(
+    'npm run quickstart [-- --once] [-- --dir DIR]\n\nStarts a hub and a simulated cloud, and orders a host. --once also releases it, and ends.',
+  )
   process.exit(0)
 }
 const [major, minor] = process.versions.node.split('.').map(Number)

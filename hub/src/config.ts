@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { isIP } from 'node:net'
 import { logLevels, type LogLevel } from './observe/log.js'
 
@@ -59,29 +59,143 @@ export interface Setting {
 }
 
 export const settings: readonly Setting[] = [
-  { flag: 'data-dir', env: 'SLIPWAY_DATA_DIR', value: 'DIR', fallback: '', help: 'folder of the embedded database, used where no DATABASE_URL is given' },
-  { flag: 'listen', env: 'SLIPWAY_LISTEN', value: 'HOST:PORT', fallback: '127.0.0.1:8080', help: 'where the client API listens; port 0 takes a free one' },
-  { flag: 'tls-cert', env: 'SLIPWAY_TLS_CERT', value: 'FILE', fallback: '', help: 'certificate chain of the client API, PEM' },
+  {
+    flag: 'data-dir',
+    env: 'SLIPWAY_DATA_DIR',
+    value: 'DIR',
+    fallback: '',
+    help: 'folder of the embedded database, used where no DATABASE_URL is given',
+  },
+  {
+    flag: 'listen',
+    env: 'SLIPWAY_LISTEN',
+    value: 'HOST:PORT',
+    fallback: '127.0.0.1:8080',
+    help: 'where the client API listens; port 0 takes a free one',
+  },
+  {
+    flag: 'tls-cert',
+    env: 'SLIPWAY_TLS_CERT',
+    value: 'FILE',
+    fallback: '',
+    help: 'certificate chain of the client API, PEM',
+  },
   { flag: 'tls-key', env: 'SLIPWAY_TLS_KEY', value: 'FILE', fallback: '', help: 'its private key, PEM' },
-  { flag: 'allow-plaintext', env: 'SLIPWAY_ALLOW_PLAINTEXT', value: '', fallback: 'false', help: 'serve the client API without TLS beyond loopback, for use behind a proxy that has TLS' },
-  { flag: 'gateway-listen', env: 'SLIPWAY_GATEWAY_LISTEN', value: 'HOST:PORT', fallback: '127.0.0.1:8443', help: 'where provider instances connect' },
-  { flag: 'gateway-names', env: 'SLIPWAY_GATEWAY_NAMES', value: 'NAMES', fallback: '', help: 'further names and addresses for the gateway certificate, by commas' },
-  { flag: 'gateway-advertise', env: 'SLIPWAY_GATEWAY_ADVERTISE', value: 'HOST:PORT', fallback: '', help: 'what instances are told to connect to; default: where it listens' },
-  { flag: 'public-url', env: 'SLIPWAY_PUBLIC_URL', value: 'URL', fallback: '', help: 'the client API as booted machines reach it, to phone home; default: where it listens' },
-  { flag: 'no-reflection', env: 'SLIPWAY_NO_REFLECTION', value: '', fallback: 'false', help: 'do not describe the API to callers' },
-  { flag: 'migrate', env: 'SLIPWAY_MIGRATE', value: '', fallback: 'false', help: 'apply missing migrations at start (the embedded database always does)' },
+  {
+    flag: 'allow-plaintext',
+    env: 'SLIPWAY_ALLOW_PLAINTEXT',
+    value: '',
+    fallback: 'false',
+    help: 'serve the client API without TLS beyond loopback, for use behind a proxy that has TLS',
+  },
+  {
+    flag: 'gateway-listen',
+    env: 'SLIPWAY_GATEWAY_LISTEN',
+    value: 'HOST:PORT',
+    fallback: '127.0.0.1:8443',
+    help: 'where provider instances connect',
+  },
+  {
+    flag: 'gateway-names',
+    env: 'SLIPWAY_GATEWAY_NAMES',
+    value: 'NAMES',
+    fallback: '',
+    help: 'further names and addresses for the gateway certificate, by commas',
+  },
+  {
+    flag: 'gateway-advertise',
+    env: 'SLIPWAY_GATEWAY_ADVERTISE',
+    value: 'HOST:PORT',
+    fallback: '',
+    help: 'what instances are told to connect to; default: where it listens',
+  },
+  {
+    flag: 'public-url',
+    env: 'SLIPWAY_PUBLIC_URL',
+    value: 'URL',
+    fallback: '',
+    help: 'the client API as booted machines reach it, to phone home; default: where it listens',
+  },
+  {
+    flag: 'no-reflection',
+    env: 'SLIPWAY_NO_REFLECTION',
+    value: '',
+    fallback: 'false',
+    help: 'do not describe the API to callers',
+  },
+  {
+    flag: 'migrate',
+    env: 'SLIPWAY_MIGRATE',
+    value: '',
+    fallback: 'false',
+    help: 'apply missing migrations at start (the embedded database always does)',
+  },
   { flag: 'pool-size', env: 'SLIPWAY_POOL_SIZE', value: 'N', fallback: '10', help: 'database connections at most' },
-  { flag: 'lease', env: 'SLIPWAY_LEASE', value: 'TIME', fallback: '15s', help: 'how long a lease is good for after the last heartbeat' },
-  { flag: 'heartbeat', env: 'SLIPWAY_HEARTBEAT', value: 'TIME', fallback: '5s', help: 'how often instances are to send heartbeats; at most a third of the lease' },
-  { flag: 'sweep', env: 'SLIPWAY_SWEEP', value: 'TIME', fallback: '1s', help: 'how often to look for work without being woken' },
+  {
+    flag: 'lease',
+    env: 'SLIPWAY_LEASE',
+    value: 'TIME',
+    fallback: '15s',
+    help: 'how long a lease is good for after the last heartbeat',
+  },
+  {
+    flag: 'heartbeat',
+    env: 'SLIPWAY_HEARTBEAT',
+    value: 'TIME',
+    fallback: '5s',
+    help: 'how often instances are to send heartbeats; at most a third of the lease',
+  },
+  {
+    flag: 'sweep',
+    env: 'SLIPWAY_SWEEP',
+    value: 'TIME',
+    fallback: '1s',
+    help: 'how often to look for work without being woken',
+  },
   { flag: 'drain', env: 'SLIPWAY_DRAIN', value: 'TIME', fallback: '20s', help: 'how long a stop may take' },
-  { flag: 'watch-heartbeat', env: 'SLIPWAY_WATCH_HEARTBEAT', value: 'TIME', fallback: '10s', help: 'how often a silent watch is sent a sign of life' },
-  { flag: 'provider-certificate', env: 'SLIPWAY_PROVIDER_CERTIFICATE', value: 'TIME', fallback: '24h', help: 'how long provider certificates are good for' },
-  { flag: 'change-retention', env: 'SLIPWAY_CHANGE_RETENTION', value: 'TIME', fallback: '24h', help: 'how long a watch can be resumed' },
-  { flag: 'event-retention', env: 'SLIPWAY_EVENT_RETENTION', value: 'TIME', fallback: '2160h', help: 'how long timelines are kept' },
-  { flag: 'max-message', env: 'SLIPWAY_MAX_MESSAGE', value: 'BYTES', fallback: '4194304', help: 'how large a message may be' },
+  {
+    flag: 'watch-heartbeat',
+    env: 'SLIPWAY_WATCH_HEARTBEAT',
+    value: 'TIME',
+    fallback: '10s',
+    help: 'how often a silent watch is sent a sign of life',
+  },
+  {
+    flag: 'provider-certificate',
+    env: 'SLIPWAY_PROVIDER_CERTIFICATE',
+    value: 'TIME',
+    fallback: '24h',
+    help: 'how long provider certificates are good for',
+  },
+  {
+    flag: 'change-retention',
+    env: 'SLIPWAY_CHANGE_RETENTION',
+    value: 'TIME',
+    fallback: '24h',
+    help: 'how long a watch can be resumed',
+  },
+  {
+    flag: 'event-retention',
+    env: 'SLIPWAY_EVENT_RETENTION',
+    value: 'TIME',
+    fallback: '2160h',
+    help: 'how long timelines are kept',
+  },
+  {
+    flag: 'max-message',
+    env: 'SLIPWAY_MAX_MESSAGE',
+    value: 'BYTES',
+    fallback: '4194304',
+    help: 'how large a message may be',
+  },
   { flag: 'log-level', env: 'SLIPWAY_LOG_LEVEL', value: 'LEVEL', fallback: 'info', help: logLevels.join(', ') },
-  { flag: 'bootstrap-token-file', env: 'SLIPWAY_BOOTSTRAP_TOKEN_FILE', value: 'FILE', fallback: '', help: 'write the first client token there (0600) instead of printing it' },
+  {
+    flag: 'bootstrap-token-file',
+    env: 'SLIPWAY_BOOTSTRAP_TOKEN_FILE',
+    value: 'FILE',
+    fallback: '',
+    help: 'write the first client token there (0600) instead of printing it',
+  },
 ]
 
 type Flags = Readonly<Record<string, string | boolean | undefined>>
@@ -98,23 +212,31 @@ export function readConfig(mode: HubConfig['mode'], flags: Flags, env: Environme
   const databaseUrl = mode === 'dev' ? undefined : (nonEmpty(env['DATABASE_URL']) ?? secretFile(env, 'DATABASE_URL'))
   const dataDir = nonEmpty(read('data-dir')) ?? (mode === 'dev' ? '.slipway/dev' : undefined)
   if (databaseUrl === undefined && dataDir === undefined) {
-    throw new ConfigError('no database: set DATABASE_URL (or DATABASE_URL_FILE) to a PostgreSQL, or --data-dir for the embedded database')
+    throw new ConfigError(
+      'no database: set DATABASE_URL (or DATABASE_URL_FILE) to a PostgreSQL, or --data-dir for the embedded database',
+    )
   }
   const api = hostPort(read('listen'), '--listen')
   const gateway = hostPort(read('gateway-listen'), '--gateway-listen')
   const tls = tlsFiles(read('tls-cert'), read('tls-key'))
   if (tls === undefined && !isLoopback(api.host) && !flagSet(read('allow-plaintext'), '--allow-plaintext')) {
-    throw new ConfigError(`--listen ${read('listen')} would send tokens in the clear: give --tls-cert and --tls-key, or --allow-plaintext behind a proxy that has TLS`)
+    throw new ConfigError(
+      `--listen ${read('listen')} would send tokens in the clear: give --tls-cert and --tls-key, or --allow-plaintext behind a proxy that has TLS`,
+    )
   }
   const leaseMs = duration(read('lease'), '--lease', 1_000)
   const heartbeatMs = duration(read('heartbeat'), '--heartbeat', 100)
-  if (heartbeatMs * 3 > leaseMs) throw new ConfigError(`--heartbeat ${read('heartbeat')} is over a third of --lease ${read('lease')}: one lost heartbeat would lose leases`)
+  if (heartbeatMs * 3 > leaseMs)
+    throw new ConfigError(
+      `--heartbeat ${read('heartbeat')} is over a third of --lease ${read('lease')}: one lost heartbeat would lose leases`,
+    )
   const logLevel = logLevels.find((level) => level === read('log-level'))
-  if (logLevel === undefined) throw new ConfigError(`--log-level must be one of ${logLevels.join(', ')}, but is «${read('log-level')}»`)
+  if (logLevel === undefined)
+    throw new ConfigError(`--log-level must be one of ${logLevels.join(', ')}, but is «${read('log-level')}»`)
   return {
     mode,
     databaseUrl,
-    dataDir,
+    dataDir: dataDir === undefined ? undefined : resolve(dataDir),
     poolSize: wholeNumber(read('pool-size'), '--pool-size', 2, 1_000),
     migrate: mode === 'dev' || databaseUrl === undefined || flagSet(read('migrate'), '--migrate'),
     apiHost: api.host,
@@ -122,7 +244,11 @@ export function readConfig(mode: HubConfig['mode'], flags: Flags, env: Environme
     tls,
     gatewayHost: gateway.host,
     gatewayPort: gateway.port,
-    gatewayNames: [...new Set(['localhost', '127.0.0.1', hostname(), gateway.host, ...read('gateway-names').split(',')])].map((name) => name.trim()).filter(isCertificateName),
+    gatewayNames: [
+      ...new Set(['localhost', '127.0.0.1', hostname(), gateway.host, ...read('gateway-names').split(',')]),
+    ]
+      .map((name) => name.trim())
+      .filter(isCertificateName),
     gatewayAdvertise: read('gateway-advertise'),
     publicUrl: read('public-url').replace(/\/+$/, ''),
     reflection: !flagSet(read('no-reflection'), '--no-reflection'),
@@ -151,7 +277,9 @@ export function readKey(config: Pick<HubConfig, 'databaseUrl' | 'dataDir'>, env:
   const given = nonEmpty(env['SLIPWAY_KEY']) ?? secretFile(env, 'SLIPWAY_KEY')
   if (given !== undefined) return given
   if (config.databaseUrl !== undefined || config.dataDir === undefined) {
-    throw new ConfigError('no key: set SLIPWAY_KEY_FILE to a file with the key-encryption key (`openssl rand -hex 32` makes one), the same for every replica. Without it, what is sealed in the database cannot be read: keep it safe, and apart from backups.')
+    throw new ConfigError(
+      'no key: set SLIPWAY_KEY_FILE to a file with the key-encryption key (`openssl rand -hex 32` makes one), the same for every replica. Without it, what is sealed in the database cannot be read: keep it safe, and apart from backups.',
+    )
   }
   const file = join(config.dataDir, 'key')
   if (!existsSync(file)) {
@@ -164,7 +292,12 @@ export function readKey(config: Pick<HubConfig, 'databaseUrl' | 'dataDir'>, env:
 /** A configuration to be shown: the database's password is left out. */
 export function redactedConfig(config: HubConfig): Readonly<Record<string, unknown>> {
   if (config.databaseUrl === undefined) return { ...config }
-  return { ...config, databaseUrl: config.databaseUrl.replace(/(:\/\/[^:@/]*):[^@]*@/, '$1:[redacted]@').replace(/([?&]password=)[^&]*/, '$1[redacted]') }
+  return {
+    ...config,
+    databaseUrl: config.databaseUrl
+      .replace(/(:\/\/[^:@/]*):[^@]*@/, '$1:[redacted]@')
+      .replace(/([?&]password=)[^&]*/, '$1[redacted]'),
+  }
 }
 
 function reader(flags: Flags, env: Environment): (flag: string) => string {
@@ -187,7 +320,9 @@ function secretFile(env: Environment, name: string): string | undefined {
   try {
     return readFileSync(file, 'utf8').trim()
   } catch (error) {
-    throw new ConfigError(`${name}_FILE: cannot read ${file}: ${error instanceof Error ? error.message : String(error)}`)
+    throw new ConfigError(
+      `${name}_FILE: cannot read ${file}: ${error instanceof Error ? error.message : String(error)}`,
+    )
   }
 }
 
@@ -195,7 +330,8 @@ function hostPort(text: string, name: string): HostPort {
   const match = /^(?:\[([^\]]+)\]|([^:]*)):(\d{1,5})$/.exec(text)
   const host = match?.[1] ?? match?.[2]
   const port = Number(match?.[3])
-  if (host === undefined || port > 65_535) throw new ConfigError(`${name} must be HOST:PORT, for example 127.0.0.1:8080, but is «${text}»`)
+  if (host === undefined || port > 65_535)
+    throw new ConfigError(`${name} must be HOST:PORT, for example 127.0.0.1:8080, but is «${text}»`)
   return { host: host === '' ? '0.0.0.0' : host, port }
 }
 
@@ -212,14 +348,16 @@ const units: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h:
 export function duration(text: string, name: string, atLeastMs: number): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(text)
   const ms = Math.round(Number(match?.[1]) * (units[match?.[2] ?? ''] ?? Number.NaN))
-  if (!Number.isFinite(ms)) throw new ConfigError(`${name} must be a time like 500ms, 15s, 10m or 24h, but is «${text}»`)
+  if (!Number.isFinite(ms))
+    throw new ConfigError(`${name} must be a time like 500ms, 15s, 10m or 24h, but is «${text}»`)
   if (ms < atLeastMs) throw new ConfigError(`${name} must be at least ${atLeastMs} ms, but is «${text}»`)
   return ms
 }
 
 function wholeNumber(text: string, name: string, min: number, max: number): number {
   const value = Number(text)
-  if (!Number.isInteger(value) || value < min || value > max) throw new ConfigError(`${name} must be a whole number from ${min} to ${max}, but is «${text}»`)
+  if (!Number.isInteger(value) || value < min || value > max)
+    throw new ConfigError(`${name} must be a whole number from ${min} to ${max}, but is «${text}»`)
   return value
 }
 

@@ -47,7 +47,12 @@ export async function startHub(config: HubConfig, keyText: string, log: Logger):
   }
 }
 
-async function start(config: HubConfig, keyText: string, log: Logger, closers: (() => Promise<unknown>)[]): Promise<Omit<Hub, 'stop'>> {
+async function start(
+  config: HubConfig,
+  keyText: string,
+  log: Logger,
+  closers: (() => Promise<unknown>)[],
+): Promise<Omit<Hub, 'stop'>> {
   const keyring = makeKeyring([parseKey(keyText)])
   const connectionString = await connect(config, log, closers)
   const db = openDatabase({
@@ -81,7 +86,8 @@ async function start(config: HubConfig, keyText: string, log: Logger, closers: (
     ...shared,
     config: { ...config, gatewayAdvertise: config.gatewayAdvertise === '' ? gatewayAddress : config.gatewayAdvertise },
     validator: {
-      validate: (providerId, spec, deadlineMs) => gateway.validate(providerId, toMachineSpecToValidate(spec), deadlineMs),
+      validate: (providerId, spec, deadlineMs) =>
+        gateway.validate(providerId, toMachineSpecToValidate(spec), deadlineMs),
     },
   })
   if (publicUrl.value === '') publicUrl.value = api.url
@@ -94,7 +100,11 @@ async function start(config: HubConfig, keyText: string, log: Logger, closers: (
     async () => stopTrimming(),
   )
   log.info({ api: api.url, gateway: gatewayAddress, hubId, replica: config.replica }, 'hub is up')
-  return { apiUrl: api.url, gatewayAddress, bootstrapToken: config.bootstrapTokenFile === undefined ? bootstrapToken : undefined }
+  return {
+    apiUrl: api.url,
+    gatewayAddress,
+    bootstrapToken: config.bootstrapTokenFile === undefined ? bootstrapToken : undefined,
+  }
 }
 
 async function connect(config: HubConfig, log: Logger, closers: (() => Promise<unknown>)[]): Promise<string> {
@@ -112,18 +122,23 @@ async function checkSchema(db: Db, config: HubConfig, log: Logger): Promise<void
   }
   const status = await schemaStatus(db)
   if (status.kind === 'behind') {
-    throw new ConfigError(`the database lacks the migrations ${status.pending.join(', ')}: run \`slipway-hub migrate\` first, or start with --migrate`)
+    throw new ConfigError(
+      `the database lacks the migrations ${status.pending.join(', ')}: run \`slipway-hub migrate\` first, or start with --migrate`,
+    )
   }
   if (status.kind !== 'ahead') return
-  if (status.breaking) throw new ConfigError(`the database is of a newer hub (${status.unknown.join(', ')}), which this one cannot serve: update it`)
+  if (status.breaking)
+    throw new ConfigError(
+      `the database is of a newer hub (${status.unknown.join(', ')}), which this one cannot serve: update it`,
+    )
   log.warn({ unknown: status.unknown }, 'the database is of a newer hub; this one can still serve it')
 }
 
 function keepTrimming(db: Db, config: HubConfig, log: Logger): () => void {
   const timer = setInterval(
     () => {
-      trim(db, { changesMs: config.changeRetentionMs, eventsMs: config.eventRetentionMs, idempotencyKeysMs }).catch((error: unknown) =>
-        log.warn({ err: error }, 'cannot trim now'),
+      trim(db, { changesMs: config.changeRetentionMs, eventsMs: config.eventRetentionMs, idempotencyKeysMs }).catch(
+        (error: unknown) => log.warn({ err: error }, 'cannot trim now'),
       )
     },
     Math.min(trimEveryMs, config.changeRetentionMs),

@@ -28,24 +28,43 @@ function flagsOf(command: Command): Flags {
   return byFlag
 }
 
-const program = new Command('slipway-hub').description('The Slipway hub: the system of record for machines, machine classes and hosts.').version(version)
+const program = new Command('slipway-hub')
+  .description('The Slipway hub: the system of record for machines, machine classes and hosts.')
+  .version(version)
 
-withSettings(program.command('serve').description('run a hub on the database of DATABASE_URL, or on the embedded one of --data-dir')).action(
-  async (_options, command: Command) => process.exit(await serve('serve', flagsOf(command))),
+withSettings(
+  program
+    .command('serve')
+    .description('run a hub on the database of DATABASE_URL, or on the embedded one of --data-dir'),
+).action(async (_options, command: Command) => process.exit(await serve('serve', flagsOf(command))))
+withSettings(
+  program
+    .command('dev')
+    .description('run a hub for trying out: embedded database, loopback, everything made by itself'),
+).action(async (_options, command: Command) => process.exit(await serve('dev', flagsOf(command))))
+withSettings(program.command('migrate').description('apply missing migrations; any number may run at once')).action(
+  (_options, command: Command) => runMigrate(flagsOf(command)),
 )
-withSettings(program.command('dev').description('run a hub for trying out: embedded database, loopback, everything made by itself')).action(
-  async (_options, command: Command) => process.exit(await serve('dev', flagsOf(command))),
+withSettings(program.command('config').description('show the settings in force, without secrets')).action(
+  (_options, command: Command) => {
+    console.log(JSON.stringify(redactedConfig(readConfig('serve', flagsOf(command), process.env)), undefined, 2))
+  },
 )
-withSettings(program.command('migrate').description('apply missing migrations; any number may run at once')).action((_options, command: Command) => runMigrate(flagsOf(command)))
-withSettings(program.command('config').description('show the settings in force, without secrets')).action((_options, command: Command) => {
-  console.log(JSON.stringify(redactedConfig(readConfig('serve', flagsOf(command), process.env)), undefined, 2))
-})
-const token = program.command('token').description('client tokens, straight in the database: for the first one, and for when all are lost')
-withSettings(token.command('create <name>').description('make a token').option('--ttl <TIME>', 'how long it is good for, for example 24h (default: for ever)')).action(
-  (name: string, _options, command: Command) => runTokenCreate(name, flagsOf(command)),
+const token = program
+  .command('token')
+  .description('client tokens, straight in the database: for the first one, and for when all are lost')
+withSettings(
+  token
+    .command('create <name>')
+    .description('make a token')
+    .option('--ttl <TIME>', 'how long it is good for, for example 24h (default: for ever)'),
+).action((name: string, _options, command: Command) => runTokenCreate(name, flagsOf(command)))
+withSettings(token.command('list').description('list them')).action((_options, command: Command) =>
+  runTokenList(flagsOf(command)),
 )
-withSettings(token.command('list').description('list them')).action((_options, command: Command) => runTokenList(flagsOf(command)))
-withSettings(token.command('revoke <id>').description('end one')).action((id: string, _options, command: Command) => runTokenRevoke(id, flagsOf(command)))
+withSettings(token.command('revoke <id>').description('end one')).action((id: string, _options, command: Command) =>
+  runTokenRevoke(id, flagsOf(command)),
+)
 
 program.parseAsync().catch((error: unknown) => {
   console.error(`slipway-hub: ${error instanceof Error ? error.message : String(error)}`)

@@ -24,11 +24,22 @@ export async function withHub(t: Test, env: Readonly<Record<string, string>> = {
   const tokenFile = join(folder, 'token')
   const config = readConfig(
     'serve',
-    { listen: '127.0.0.1:0', 'gateway-listen': '127.0.0.1:0', 'bootstrap-token-file': tokenFile, sweep: '100ms', drain: '2s', 'watch-heartbeat': '500ms' },
+    {
+      listen: '127.0.0.1:0',
+      'gateway-listen': '127.0.0.1:0',
+      'bootstrap-token-file': tokenFile,
+      sweep: '100ms',
+      drain: '2s',
+      'watch-heartbeat': '500ms',
+    },
     { DATABASE_URL: database.url, ...env },
   )
   const log: string[] = []
-  const hub = await startHub(config, randomBytes(32).toString('hex'), createLogger({ level: 'debug', destination: { write: (line) => log.push(line) } }))
+  const hub = await startHub(
+    config,
+    randomBytes(32).toString('hex'),
+    createLogger({ level: 'debug', destination: { write: (line) => log.push(line) } }),
+  )
   t.teardown(async () => {
     await hub.stop()
     rmSync(folder, { recursive: true, force: true })

@@ -9,11 +9,11 @@ import { FieldDescriptorProto_Label as Label, FieldDescriptorProto_Type as Type 
 const require = createRequire(import.meta.url)
 const external = new URL('../external/', import.meta.url).pathname
 
-const typeName = (field) =>
-  field.typeName ? field.typeName : Type[field.type].toLowerCase()
+const typeName = (field) => (field.typeName ? field.typeName : Type[field.type].toLowerCase())
 
 function printField(field, indent) {
-  const label = field.label === Label.REPEATED ? 'repeated ' : field.label === Label.REQUIRED ? 'required ' : 'optional '
+  const label =
+    field.label === Label.REPEATED ? 'repeated ' : field.label === Label.REQUIRED ? 'required ' : 'optional '
   const inOneof = Object.hasOwn(field, 'oneofIndex') && field.oneofIndex !== undefined && isSet(field, 'oneofIndex')
   return `${indent}${inOneof ? '' : label}${typeName(field)} ${field.name} = ${field.number};\n`
 }

@@ -17,5 +17,7 @@ await build({
   legalComments: 'linked',
   logLevel: 'warning',
   define: { SLIPWAY_VERSION: JSON.stringify(version) },
-  banner: { js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);" },
+  banner: {
+    js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+  },
 })

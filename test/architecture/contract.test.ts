@@ -21,7 +21,8 @@ function copyOfContract(t: Test): string {
   const copy = mkdtempSync(join(tmpdir(), 'slipway-contract-'))
   t.teardown(() => rmSync(copy, { recursive: true, force: true }))
   for (const path of ['buf.yaml', 'buf.gen.yaml']) cpSync(join(root, path), join(copy, path))
-  for (const path of ['slipway', 'google', 'external']) cpSync(join(root, 'proto', path), join(copy, 'proto', path), { recursive: true })
+  for (const path of ['slipway', 'google', 'external'])
+    cpSync(join(root, 'proto', path), join(copy, 'proto', path), { recursive: true })
   return copy
 }
 
@@ -53,7 +54,11 @@ void t.test('the contract', async (t) => {
       t.teardown(() => rmSync(against, { recursive: true, force: true }))
       execFileSync('sh', ['-c', `git archive HEAD proto buf.yaml | tar -x -C "${against}"`], { cwd: root })
       cpSync(join(root, 'proto/external'), join(against, 'proto/external'), { recursive: true })
-      t.strictSame(buf(root, 'breaking', '--against', against), { status: 0, output: '' }, 'none against what is committed')
+      t.strictSame(
+        buf(root, 'breaking', '--against', against),
+        { status: 0, output: '' },
+        'none against what is committed',
+      )
     }
     const copy = copyOfContract(t)
     spoil(join(copy, 'proto/slipway/provider/v1/work.proto'), 'uint64 fence = 2;', 'string fence = 2;')
@@ -65,10 +70,13 @@ void t.test('the contract', async (t) => {
     cpSync(join(root, 'proto/tools'), join(copy, 'proto/tools'), { recursive: true })
     const generated = buf(copy, 'generate')
     t.equal(generated.status, 0, generated.output)
-    const files = readdirSync(join(copy, 'proto/gen'), { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('_pb.ts'))
+    const files = readdirSync(join(copy, 'proto/gen'), { recursive: true, encoding: 'utf8' }).filter((file) =>
+      file.endsWith('_pb.ts'),
+    )
     t.ok(files.length > 15)
     for (const file of files) {
-      const same = readFileSync(join(copy, 'proto/gen', file), 'utf8') === readFileSync(join(root, 'proto/gen', file), 'utf8')
+      const same =
+        readFileSync(join(copy, 'proto/gen', file), 'utf8') === readFileSync(join(root, 'proto/gen', file), 'utf8')
       t.ok(same, `${file} is as generated; run \`npm run generate\` where it is not`)
     }
   })

@@ -22,7 +22,8 @@ interface Rule {
 }
 
 const inFolder = (path: string, folder: string) => path === folder || path.startsWith(`${folder}/`)
-const isTest = (path: string) => /\.test\.ts$/.test(path) || inFolder(path, 'test') || /\/(testing|test|golden)\//.test(path)
+const isTest = (path: string) =>
+  /\.test\.ts$/.test(path) || inFolder(path, 'test') || /\/(testing|test|golden)\//.test(path)
 const providerOf = (path: string) => /^providers\/([^/]+)/.exec(path)?.[1]
 const hubLayer = (path: string) => /^hub\/src\/([^/]+)/.exec(path)?.[1]?.replace(/\.ts$/, '')
 
@@ -62,7 +63,8 @@ const rules: readonly Rule[] = [
   },
   {
     name: 'providers do not import one another',
-    forbids: ({ from, to }) => inFolder(from, 'providers') && inFolder(to, 'providers') && providerOf(from) !== providerOf(to),
+    forbids: ({ from, to }) =>
+      inFolder(from, 'providers') && inFolder(to, 'providers') && providerOf(from) !== providerOf(to),
     planted: { from: 'providers/qemu/src/main.ts', to: 'providers/simulated/src/ledger.ts' },
   },
   {
@@ -72,7 +74,8 @@ const rules: readonly Rule[] = [
   },
   {
     name: 'testing folders are for tests alone',
-    forbids: ({ from, to }) => !isTest(from) && /^(hub\/testing|sdk\/src\/testing|providers\/[^/]+\/testing)\//.test(to),
+    forbids: ({ from, to }) =>
+      !isTest(from) && /^(hub\/testing|sdk\/src\/testing|providers\/[^/]+\/testing)\//.test(to),
     planted: { from: 'hub/src/hub.ts', to: 'hub/testing/database.ts' },
   },
   {
@@ -95,7 +98,10 @@ const rules: readonly Rule[] = [
   {
     name: 'SQL is spoken in the store alone',
     forbids: ({ from, to }) =>
-      inFolder(from, 'hub/src') && !isTest(from) && !inFolder(from, 'hub/src/store') && (to === 'pg' || to === 'kysely'),
+      inFolder(from, 'hub/src') &&
+      !isTest(from) &&
+      !inFolder(from, 'hub/src/store') &&
+      (to === 'pg' || to === 'kysely'),
     planted: { from: 'hub/src/api/hosts.ts', to: 'kysely' },
   },
 ]
@@ -111,10 +117,15 @@ const packages: Readonly<Record<string, string>> = {
 
 function resolve(from: string, specifier: string): string {
   if (specifier.startsWith('.')) return normalize(join(dirname(from), specifier.replace(/\.js$/, '.ts')))
-  const name = Object.keys(packages).find((candidate) => specifier === candidate || specifier.startsWith(`${candidate}/`))
+  const name = Object.keys(packages).find(
+    (candidate) => specifier === candidate || specifier.startsWith(`${candidate}/`),
+  )
   if (name === undefined) return specifier
   const rest = specifier.slice(name.length)
-  const folder = rest === '/testing' && packages[name] !== undefined ? `${packages[name]}/testing/index.ts` : `${packages[name] ?? ''}/src/index.ts`
+  const folder =
+    rest === '/testing' && packages[name] !== undefined
+      ? `${packages[name]}/testing/index.ts`
+      : `${packages[name] ?? ''}/src/index.ts`
   return folder
 }
 
@@ -154,9 +165,18 @@ void t.test('imports go one way', async (t) => {
       const folder = /^(hub|sdk|test|providers\/[^/]+)\//.exec(from)?.[1]
       if (folder === undefined || to.startsWith('node:') || to.includes('.ts')) continue
       const name = to.startsWith('@') ? to.split('/').slice(0, 2).join('/') : (to.split('/')[0] ?? to)
-      const manifest = JSON.parse(readFileSync(join(root, folder, 'package.json'), 'utf8')) as Record<string, Record<string, string> | undefined>
-      const house = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Record<string, Record<string, string> | undefined>
-      const declared = { ...manifest['dependencies'], ...(isTest(from) && { ...manifest['devDependencies'], ...house['devDependencies'] }) }
+      const manifest = JSON.parse(readFileSync(join(root, folder, 'package.json'), 'utf8')) as Record<
+        string,
+        Record<string, string> | undefined
+      >
+      const house = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Record<
+        string,
+        Record<string, string> | undefined
+      >
+      const declared = {
+        ...manifest['dependencies'],
+        ...(isTest(from) && { ...manifest['devDependencies'], ...house['devDependencies'] }),
+      }
       if (declared[name] === undefined) undeclared.add(`${relative(root, join(root, folder))}: ${name} (${from})`)
     }
     t.strictSame([...undeclared], [])

@@ -25,10 +25,14 @@ void t.test('formatting', { timeout: 300_000 }, async (t) => {
 void t.test('lint', { timeout: 600_000 }, async (t) => {
   const checked = run('eslint', '--quiet', '.')
   t.equal(checked.status, 0, checked.output)
-  const planted = spawnSync(join(root, 'node_modules/.bin/eslint'), ['--stdin', '--stdin-filename', join(root, 'hub/src/domain/facts.ts')], {
-    cwd: root,
-    encoding: 'utf8',
-    input: 'async function work(): Promise<void> {}\nexport function start(): void {\n  work()\n}\n',
-  })
+  const planted = spawnSync(
+    join(root, 'node_modules/.bin/eslint'),
+    ['--stdin', '--stdin-filename', join(root, 'hub/src/domain/facts.ts')],
+    {
+      cwd: root,
+      encoding: 'utf8',
+      input: 'async function work(): Promise<void> {}\nexport function start(): void {\n  work()\n}\n',
+    },
+  )
   t.match(planted.stdout, /no-floating-promises/, 'a floating promise is caught')
 })

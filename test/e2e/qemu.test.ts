@@ -47,10 +47,12 @@ void t.test('a real machine under QEMU', { timeout: 540_000, skip }, async (t) =
     config: {
       directory: machines,
       accel: 'tcg',
-      images: { tiny: { kind: 'kernel', kernel: guest.kernel, initrd: guest.initrd, cmdline: guest.cmdline } },
+      images: { tiny: guest.image },
     },
   })
-  const provider = await slipway.startProvider('here', qemu, [], { env: { SLIPWAY_FAILPOINTS: 'sdk.effect.after=kill' } })
+  const provider = await slipway.startProvider('here', qemu, [], {
+    env: { SLIPWAY_FAILPOINTS: 'sdk.effect.after=kill' },
+  })
   await slipway.apply({
     kind: 'MachineClass',
     name: 'tiny',

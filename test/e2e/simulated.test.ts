@@ -7,7 +7,15 @@ import { Slipway, until } from '../tools/processes.js'
 
 const simulated = 'providers/simulated/dist/src/main.js'
 
-const quickCloud = { latencyMs: 5, actionMs: 100, bootMs: 100 }
+const quickCloud = { createDuration: 100, deleteDuration: 100, powerDuration: 50, bootDuration: 100 }
+const quickRack = {
+  machines: 3,
+  installDuration: 100,
+  wipeDuration: 100,
+  inspectDuration: 50,
+  powerDuration: 50,
+  bootDuration: 100,
+}
 
 const smallClass = {
   kind: 'MachineClass',
@@ -61,7 +69,17 @@ void t.test('a host on a simulated cloud', { timeout: 300_000 }, async (t) => {
   })
 
   await t.test('an order that a provider has no capacity for says so and can be released', async (t) => {
-    const order = await slipway.cli('host', 'order', 'full-1', '--class', 'small', '--data', 'simulate=capacity', '--timeout', '60s')
+    const order = await slipway.cli(
+      'host',
+      'order',
+      'full-1',
+      '--class',
+      'small',
+      '--data',
+      'simulate=capacity',
+      '--timeout',
+      '60s',
+    )
     t.equal(order.code, 6, order.stdout + order.stderr)
     const host = await slipway.json<HostJson>('get', 'host', 'full-1')
     t.match(host, { state: 'HOST_STATE_ERROR', lastError: { code: /CAPACITY/ } })
@@ -70,33 +88,46 @@ void t.test('a host on a simulated cloud', { timeout: 300_000 }, async (t) => {
   })
 })
 
-void t.test('instances of a provider are killed, and every order still arrives, once', { timeout: 300_000 }, async (t) => {
-  const slipway = await Slipway.start(t)
-  await slipway.addProvider('cloud', 'simulated', 'dynamic', { config: { ...quickCloud, actionMs: 300 } })
-  const world = join(slipway.folder, 'world')
-  const args = ['--kind', 'dynamic', '--world', world]
-  const one = await slipway.startProvider('cloud', simulated, args, { instance: 'one', env: { SLIPWAY_FAILPOINTS: 'sdk.effect.after=kill:2' } })
-  const two = await slipway.startProvider('cloud', simulated, args, { instance: 'two' })
-  await slipway.apply(smallClass)
-  const names = Array.from({ length: 8 }, (_, index) => `node-${index}`)
-  for (const name of names) await slipway.ok('host', 'order', name, '--class', 'small', '--no-wait')
-  await until('the first instance to be killed between an effect and its record', () => !one.running, 60_000).catch(() => one.end('SIGKILL'))
-  one.start()
-  await slipway.hub.end('SIGKILL')
-  slipway.hub.start()
-  await slipway.ok('wait', ...names.map((name) => `host/${name}`), '--for', 'ready', '--timeout', '120s')
-  await two.end('SIGKILL')
-  for (const name of names) await slipway.ok('host', 'release', name, '--yes')
-  await until('all of them to be released', async () => (await slipway.json<unknown[]>('get', 'hosts')).length === 0, 120_000)
-  const { totals, violations } = readWorld(world)
-  t.match(totals, { live: 0, maxLiveByOwner: 1 }, 'never were there two servers for one request')
-  t.strictSame(violations, [])
-  t.ok(totals.creates >= names.length)
-})
+void t.test(
+  'instances of a provider are killed, and every order still arrives, once',
+  { timeout: 300_000 },
+  async (t) => {
+    const slipway = await Slipway.start(t)
+    await slipway.addProvider('cloud', 'simulated', 'dynamic', { config: { ...quickCloud, createDuration: 300 } })
+    const world = join(slipway.folder, 'world')
+    const args = ['--kind', 'dynamic', '--world', world]
+    const one = await slipway.startProvider('cloud', simulated, args, {
+      instance: 'one',
+      env: { SLIPWAY_FAILPOINTS: 'sdk.effect.after=kill:2' },
+    })
+    const two = await slipway.startProvider('cloud', simulated, args, { instance: 'two' })
+    await slipway.apply(smallClass)
+    const names = Array.from({ length: 8 }, (_, index) => `node-${index}`)
+    for (const name of names) await slipway.ok('host', 'order', name, '--class', 'small', '--no-wait')
+    await until('the first instance to be killed between an effect and its record', () => !one.running, 60_000).catch(
+      () => one.end('SIGKILL'),
+    )
+    one.start()
+    await slipway.hub.end('SIGKILL')
+    slipway.hub.start()
+    await slipway.ok('wait', ...names.map((name) => `host/${name}`), '--for', 'ready', '--timeout', '120s')
+    await two.end('SIGKILL')
+    for (const name of names) await slipway.ok('host', 'release', name, '--yes')
+    await until(
+      'all of them to be released',
+      async () => (await slipway.json<unknown[]>('get', 'hosts')).length === 0,
+      120_000,
+    )
+    const { totals, violations } = readWorld(world)
+    t.match(totals, { live: 0, maxLiveByOwner: 1 }, 'never were there two servers for one request')
+    t.strictSame(violations, [])
+    t.ok(totals.creates >= names.length)
+  },
+)
 
 void t.test('a host on a simulated rack', { timeout: 300_000 }, async (t) => {
   const slipway = await Slipway.start(t)
-  await slipway.addProvider('rack', 'simulated-rack', 'static', { config: { ...quickCloud, machines: 3 }, autoAccept: true })
+  await slipway.addProvider('rack', 'simulated-rack', 'static', { config: quickRack, autoAccept: true })
   const world = join(slipway.folder, 'world')
   await slipway.startProvider('rack', simulated, ['--kind', 'static', '--world', world])
   await slipway.apply({
@@ -108,12 +139,19 @@ void t.test('a host on a simulated rack', { timeout: 300_000 }, async (t) => {
   })
   const available = () => slipway.json<{ name: string; power: string }[]>('get', 'machines', '--state', 'AVAILABLE')
   await until('three machines to be AVAILABLE', async () => (await available()).length === 3)
-  t.ok((await available()).every((machine) => machine.power === 'POWER_STATE_OFF'), 'machines that are AVAILABLE are off')
+  t.ok(
+    (await available()).every((machine) => machine.power === 'POWER_STATE_OFF'),
+    'machines that are AVAILABLE are off',
+  )
 
   await slipway.ok('host', 'order', 'db-1', '--class', 'metal', '--timeout', '60s')
   const host = await slipway.json<HostJson>('get', 'host', 'db-1')
   const machine = host.machine ?? ''
-  t.match(await slipway.json('get', 'machine', machine), { state: 'MACHINE_STATE_ACTIVE', power: 'POWER_STATE_ON', host: 'workspaces/default/hosts/db-1' })
+  t.match(await slipway.json('get', 'machine', machine), {
+    state: 'MACHINE_STATE_ACTIVE',
+    power: 'POWER_STATE_ON',
+    host: 'workspaces/default/hosts/db-1',
+  })
   t.equal((await available()).length, 2)
 
   await slipway.ok('host', 'release', 'db-1', '--yes', '--wait', '--timeout', '60s')

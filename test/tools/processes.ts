@@ -108,7 +108,11 @@ export class Process {
 
   #spawn(env: NodeJS.ProcessEnv): ChildProcess {
     const log = openSync(this.logFile, 'a')
-    return spawn(process.execPath, this.#argv, { cwd: root, env: { ...this.#env, ...env }, stdio: ['ignore', log, log] })
+    return spawn(process.execPath, this.#argv, {
+      cwd: root,
+      env: { ...this.#env, ...env },
+      stdio: ['ignore', log, log],
+    })
   }
 }
 
@@ -142,10 +146,7 @@ export class Slipway {
     const [api, gateway] = [await freePort(), await freePort()]
     const tokenFile = join(folder, 'token')
     const database = await freshDatabase(t)
-    const where =
-      database === undefined
-        ? ['dev', '--data-dir', join(folder, 'hub')]
-        : ['serve', '--migrate']
+    const where = database === undefined ? ['dev', '--data-dir', join(folder, 'hub')] : ['serve', '--migrate']
     const hub = new Process(
       t,
       'hub',
@@ -160,14 +161,23 @@ export class Slipway {
         '--bootstrap-token-file',
         tokenFile,
       ],
-      { ...(database !== undefined && { DATABASE_URL: database, SLIPWAY_KEY: randomBytes(32).toString('hex') }), ...env },
+      {
+        ...(database !== undefined && { DATABASE_URL: database, SLIPWAY_KEY: randomBytes(32).toString('hex') }),
+        ...env,
+      },
     )
     const url = `http://127.0.0.1:${api}`
     await until('the hub', async () => {
       if (!hub.running) throw new Error(`the hub ended: ${hub.output()}`)
       return (await fetch(`${url}/readyz`)).ok
     })
-    const slipway = new Slipway(t, { folder, url, gateway: `127.0.0.1:${gateway}`, token: readFileSync(tokenFile, 'utf8').trim(), hub })
+    const slipway = new Slipway(t, {
+      folder,
+      url,
+      gateway: `127.0.0.1:${gateway}`,
+      token: readFileSync(tokenFile, 'utf8').trim(),
+      hub,
+    })
     await slipway.ok('login', '--server', url, '--token-file', tokenFile)
     return slipway
   }
@@ -189,7 +199,8 @@ export class Slipway {
   /** Runs the command line and gives what it printed. @throws unless it ended with 0. */
   async ok(...args: readonly string[]): Promise<string> {
     const result = await this.cli(...args)
-    if (result.code !== 0) throw new Error(`slipway ${args.join(' ')} ended with ${result.code}\n${result.stdout}${result.stderr}`)
+    if (result.code !== 0)
+      throw new Error(`slipway ${args.join(' ')} ended with ${result.code}\n${result.stdout}${result.stderr}`)
     return result.stdout.trim()
   }
 
@@ -206,7 +217,12 @@ export class Slipway {
   }
 
   /** Adds a provider. */
-  async addProvider(name: string, family: string, kind: 'static' | 'dynamic', options: { config?: object; autoAccept?: boolean } = {}): Promise<void> {
+  async addProvider(
+    name: string,
+    family: string,
+    kind: 'static' | 'dynamic',
+    options: { config?: object; autoAccept?: boolean } = {},
+  ): Promise<void> {
     const args = ['provider', 'add', name, '--family', family, '--kind', kind]
     if (options.config !== undefined) {
       const file = join(this.folder, `${name}-config.json`)

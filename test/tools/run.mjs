@@ -53,7 +53,10 @@ function runTap(title, args) {
   rmSync(raw, { force: true })
   const tap = join(root, 'node_modules/.bin/tap')
   return new Promise((resolve) => {
-    const child = spawn(tap, ['run', '--reporter=terse', `--output-file=${raw}`, ...args], { cwd: root, stdio: 'inherit' })
+    const child = spawn(tap, ['run', '--reporter=terse', `--output-file=${raw}`, ...args], {
+      cwd: root,
+      stdio: 'inherit',
+    })
     child.on('close', async (code) => {
       const counts = existsSync(raw) ? await count(raw) : { passed: 0, failed: 0, skipped: 0, skips: [] }
       for (const skip of counts.skips) process.stdout.write(`SKIPPED: ${skip}\n`)
@@ -104,7 +107,15 @@ else {
   const unit = glob(['hub/dist', 'sdk/dist', 'providers/simulated/dist', 'providers/qemu/dist'])
   const whole = glob(['test/dist/integration', 'test/dist/e2e'])
   const house = values.subset ? [] : glob(['test/dist/architecture'])
-  const coverage = values.subset || values['no-coverage'] ? [] : ['--disable-coverage=false', '--allow-incomplete-coverage', '--allow-empty-coverage', '--coverage-report=text-summary']
+  const coverage =
+    values.subset || values['no-coverage']
+      ? []
+      : [
+          '--disable-coverage=false',
+          '--allow-incomplete-coverage',
+          '--allow-empty-coverage',
+          '--coverage-report=text-summary',
+        ]
   if (house.length > 0) add(await runTap('House rules', house))
   add(await runTap('Unit and integration tests', [...coverage, ...unit]))
   if (whole.length > 0) add(await runTap('Whole-system tests', ['--jobs=1', ...whole]))

@@ -67,14 +67,21 @@ export function encodePageToken(key: readonly (string | number)[], list: string)
 /** @throws HubError INVALID_PAGE_TOKEN. */
 export function decodePageToken(token: string, list: string, parts: number): readonly (string | number)[] | undefined {
   if (token === '') return undefined
-  const invalid = (description: string) => new HubError('INVALID_PAGE_TOKEN', `page_token: ${description}`, { violations: [{ field: 'page_token', description }] })
+  const invalid = (description: string) =>
+    new HubError('INVALID_PAGE_TOKEN', `page_token: ${description}`, {
+      violations: [{ field: 'page_token', description }],
+    })
   let decoded: unknown
   try {
     decoded = JSON.parse(Buffer.from(token, 'base64url').toString('utf8'))
   } catch {
     throw invalid('is damaged; give it as next_page_token was, or start over')
   }
-  if (!Array.isArray(decoded) || decoded.length !== parts + 1 || !decoded.every((part) => typeof part === 'string' || typeof part === 'number')) {
+  if (
+    !Array.isArray(decoded) ||
+    decoded.length !== parts + 1 ||
+    !decoded.every((part) => typeof part === 'string' || typeof part === 'number')
+  ) {
     throw invalid('is damaged; give it as next_page_token was, or start over')
   }
   const [of, ...key] = decoded as (string | number)[]
@@ -102,7 +109,8 @@ export async function readPage<Row>(
     const last = rows.at(-1)
     return {
       rows,
-      nextPageToken: found.length > order.size && last !== undefined ? encodePageToken(order.keyOf(last), order.list) : '',
+      nextPageToken:
+        found.length > order.size && last !== undefined ? encodePageToken(order.keyOf(last), order.list) : '',
       revision: encodeRevision(deps.epoch, revision),
     }
   })
@@ -130,7 +138,9 @@ export async function createOnce<Response extends DescMessage>(
       : {
           scope: `${context.values.get(callerKey).tokenId} ${context.method.parent.typeName}/${context.method.name}`,
           key: order.requestId,
-          requestHash: createHash('sha256').update(toBinary(order.request.schema, clone(order.request.schema, order.request.message))).digest(),
+          requestHash: createHash('sha256')
+            .update(toBinary(order.request.schema, clone(order.request.schema, order.request.message)))
+            .digest(),
         }
   const { answer, repeated } = await once(deps.db, key, async (tx) => toBinary(order.response, await order.work(tx)))
   if (!repeated) deps.wake.signal(...order.wake, { kind: 'change' })
@@ -140,18 +150,26 @@ export async function createOnce<Response extends DescMessage>(
 /** @throws HubError ETAG_MISMATCH. */
 export function checkEtag(given: string, row: { readonly version: number }, name: string): void {
   if (given === '' || given === String(row.version)) return
-  throw new HubError('ETAG_MISMATCH', `${name} has changed since it was read (etag ${given}, now ${row.version}); read it again and redo the change`, {
-    metadata: { current_etag: String(row.version) },
-  })
+  throw new HubError(
+    'ETAG_MISMATCH',
+    `${name} has changed since it was read (etag ${given}, now ${row.version}); read it again and redo the change`,
+    {
+      metadata: { current_etag: String(row.version) },
+    },
+  )
 }
 
 /** The paths of an update mask. Empty means all of them. @throws HubError INVALID_FIELD for paths that cannot be changed. */
-export function maskedPaths<Path extends string>(paths: readonly string[] | undefined, allowed: readonly Path[]): ReadonlySet<Path> {
+export function maskedPaths<Path extends string>(
+  paths: readonly string[] | undefined,
+  allowed: readonly Path[],
+): ReadonlySet<Path> {
   if (paths === undefined || paths.length === 0) return new Set(allowed)
   return new Set(
     paths.map((path) => {
       const known = allowed.find((candidate) => candidate === path)
-      if (known === undefined) throw invalidField('update_mask', `«${path}» cannot be changed; these can: ${allowed.join(', ')}`)
+      if (known === undefined)
+        throw invalidField('update_mask', `«${path}» cannot be changed; these can: ${allowed.join(', ')}`)
       return known
     }),
   )

@@ -1,5 +1,12 @@
 import { create, type JsonObject as ProtoJsonObject } from '@bufbuild/protobuf'
-import { durationFromMs, durationMs, timestampDate, timestampFromDate, type Duration, type Timestamp } from '@bufbuild/protobuf/wkt'
+import {
+  durationFromMs,
+  durationMs,
+  timestampDate,
+  timestampFromDate,
+  type Duration,
+  type Timestamp,
+} from '@bufbuild/protobuf/wkt'
 import * as hub from '@slipway/proto/hub/v1'
 import * as wire from '@slipway/proto/provider/v1'
 import type * as facts from '../domain/facts.js'
@@ -21,7 +28,9 @@ import type { RequestState } from '../domain/request/request.js'
 // Between protobuf and the domain, for what several resources have in common. Protobuf enums stop here: each table below fails to compile when it misses a name.
 
 export function toTime(date: Date | string | null | undefined): Timestamp | undefined {
-  return date === null || date === undefined ? undefined : timestampFromDate(typeof date === 'string' ? new Date(date) : date)
+  return date === null || date === undefined
+    ? undefined
+    : timestampFromDate(typeof date === 'string' ? new Date(date) : date)
 }
 
 export function fromTime(time: Timestamp | undefined): Date | undefined {
@@ -77,7 +86,11 @@ export const machineStateNumbers: Readonly<Record<MachineState, hub.MachineState
   GONE: hub.MachineState.GONE,
 }
 
-export const healthNumbers = { HEALTHY: wire.Health.HEALTHY, DEGRADED: wire.Health.DEGRADED, UNHEALTHY: wire.Health.UNHEALTHY } as const
+export const healthNumbers = {
+  HEALTHY: wire.Health.HEALTHY,
+  DEGRADED: wire.Health.DEGRADED,
+  UNHEALTHY: wire.Health.UNHEALTHY,
+} as const
 
 export const capabilityNumbers: Readonly<Record<Capability, wire.Capability>> = {
   POWER: wire.Capability.POWER,
@@ -110,7 +123,10 @@ export function nameOf<Name extends string>(table: Readonly<Record<Name, number>
 }
 
 /** Names of several numbers; those that are not in the table fall away. */
-export function namesOf<Name extends string>(table: Readonly<Record<Name, number>>, numbers: readonly number[]): Name[] {
+export function namesOf<Name extends string>(
+  table: Readonly<Record<Name, number>>,
+  numbers: readonly number[],
+): Name[] {
   return numbers.flatMap((number) => nameOf(table, number) ?? [])
 }
 
@@ -141,7 +157,11 @@ export function toLastError(error: facts.LastError | null): hub.LastError | unde
   })
 }
 
-const conditionNumbers = { TRUE: wire.ConditionStatus.TRUE, FALSE: wire.ConditionStatus.FALSE, UNKNOWN: wire.ConditionStatus.UNSPECIFIED } as const
+const conditionNumbers = {
+  TRUE: wire.ConditionStatus.TRUE,
+  FALSE: wire.ConditionStatus.FALSE,
+  UNKNOWN: wire.ConditionStatus.UNSPECIFIED,
+} as const
 
 export function toConditions(conditions: readonly facts.Condition[]): wire.Condition[] {
   return conditions.map((condition) =>
@@ -205,7 +225,9 @@ export function toHardware(hardware: facts.Hardware): wire.Hardware {
 }
 
 export function toAddresses(addresses: readonly facts.Address[]): wire.Address[] {
-  return addresses.map((address) => create(wire.AddressSchema, { type: wire.AddressType[address.type], ip: address.ip }))
+  return addresses.map((address) =>
+    create(wire.AddressSchema, { type: wire.AddressType[address.type], ip: address.ip }),
+  )
 }
 
 export function toProgress(progress: facts.Progress | null): wire.Progress | undefined {
@@ -228,7 +250,9 @@ export function toPlacement(wish: Partial<PlacementWish>): hub.Placement {
 
 export function fromPlacement(placement: hub.Placement | undefined, field: string): PlacementWish {
   return {
-    providers: (placement?.providers ?? []).map((name, index) => parseResourceName('provider', name, `${field}.providers[${index}]`)),
+    providers: (placement?.providers ?? []).map((name, index) =>
+      parseResourceName('provider', name, `${field}.providers[${index}]`),
+    ),
     families: placement?.families ?? [],
     locations: placement?.locations ?? [],
     maxHourlyMicros: Number(placement?.maxHourlyMicros ?? 0n),
@@ -252,7 +276,8 @@ export function toClassOfferings(offerings: readonly ClassOffering[]): hub.Class
 export function fromClassOfferings(offerings: readonly hub.ClassOffering[], field: string): ClassOffering[] {
   return offerings.map((offering, index) => {
     const path = `${field}[${index}]`
-    if (offering.family === '' && offering.provider === '') throw invalidField(path, 'give a family, a provider, or both')
+    if (offering.family === '' && offering.provider === '')
+      throw invalidField(path, 'give a family, a provider, or both')
     return {
       family: offering.family,
       provider: offering.provider === '' ? '' : parseResourceName('provider', offering.provider, `${path}.provider`),
@@ -294,7 +319,8 @@ export function toBootstrap(bootstrap: Partial<ClassBootstrap>): hub.ClassBootst
 }
 
 export function fromBootstrap(bootstrap: hub.ClassBootstrap | undefined): ClassBootstrap {
-  const ms = (duration: Duration | undefined, fallback: number) => (duration === undefined ? fallback : Math.round(durationMs(duration)))
+  const ms = (duration: Duration | undefined, fallback: number) =>
+    duration === undefined ? fallback : Math.round(durationMs(duration))
   return {
     phoneHome: bootstrap?.phoneHome ?? false,
     phoneHomeTimeoutMs: ms(bootstrap?.phoneHomeTimeout, defaultPhoneHomeTimeoutMs),
@@ -306,9 +332,13 @@ export function fromBootstrap(bootstrap: hub.ClassBootstrap | undefined): ClassB
 const labelKey = /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,125}[A-Za-z0-9])?$/
 
 /** @throws HubError INVALID_FIELD. */
-export function checkedLabels(labels: Readonly<Record<string, string>>, field: string): Readonly<Record<string, string>> {
+export function checkedLabels(
+  labels: Readonly<Record<string, string>>,
+  field: string,
+): Readonly<Record<string, string>> {
   for (const [key, value] of Object.entries(labels)) {
-    if (!labelKey.test(key)) throw invalidField(`${field}["${key}"]`, 'a key has letters, digits and ._/- within, 127 at most')
+    if (!labelKey.test(key))
+      throw invalidField(`${field}["${key}"]`, 'a key has letters, digits and ._/- within, 127 at most')
     if (value.length > 256) throw invalidField(`${field}["${key}"]`, 'a value has 256 characters at most')
   }
   return labels

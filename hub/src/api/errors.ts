@@ -20,10 +20,16 @@ const codes: Readonly<Record<StatusName, Code>> = {
 }
 
 /** What a caller is answered for anything thrown, and whether it is a defect of ours. */
-export function toConnectError(thrown: unknown, requestId: string): { readonly error: ConnectError; readonly defect: boolean } {
+export function toConnectError(
+  thrown: unknown,
+  requestId: string,
+): { readonly error: ConnectError; readonly defect: boolean } {
   const known = toHubError(thrown)
   if (known === undefined) {
-    const error = new HubError('INTERNAL', `something went wrong in the hub; its log has more under request id ${requestId}`)
+    const error = new HubError(
+      'INTERNAL',
+      `something went wrong in the hub; its log has more under request id ${requestId}`,
+    )
     return { error: encode(error, requestId), defect: true }
   }
   return { error: known instanceof ConnectError ? known : encode(known, requestId), defect: false }
@@ -34,17 +40,30 @@ function encode(error: HubError, requestId: string): ConnectError {
   return new ConnectError(error.message, codes[error.status], { 'x-request-id': requestId }, [
     {
       desc: ErrorInfoSchema,
-      value: create(ErrorInfoSchema, { reason: error.reason, domain: 'slipway', metadata: { ...error.metadata, request_id: requestId } }),
+      value: create(ErrorInfoSchema, {
+        reason: error.reason,
+        domain: 'slipway',
+        metadata: { ...error.metadata, request_id: requestId },
+      }),
     },
     ...(error.violations.length === 0
       ? []
-      : [{ desc: BadRequestSchema, value: create(BadRequestSchema, { fieldViolations: error.violations.map((violation) => ({ ...violation })) }) }]),
+      : [
+          {
+            desc: BadRequestSchema,
+            value: create(BadRequestSchema, {
+              fieldViolations: error.violations.map((violation) => ({ ...violation })),
+            }),
+          },
+        ]),
     ...(retry === undefined
       ? []
       : [
           {
             desc: RetryInfoSchema,
-            value: create(RetryInfoSchema, { retryDelay: { seconds: BigInt(Math.floor(retry / 1000)), nanos: (retry % 1000) * 1_000_000 } }),
+            value: create(RetryInfoSchema, {
+              retryDelay: { seconds: BigInt(Math.floor(retry / 1000)), nanos: (retry % 1000) * 1_000_000 },
+            }),
           },
         ]),
   ])
@@ -56,20 +75,29 @@ function toHubError(thrown: unknown): HubError | ConnectError | undefined {
   if (thrown instanceof ConnectError) return fromLibrary(thrown)
   if (isBrokenOff(thrown)) return new ConnectError('the caller went away', Code.Canceled)
   const constraint = violatedConstraint(thrown)
-  if (constraint !== undefined && /_name$/.test(constraint)) return new HubError('NAME_TAKEN', 'the name is in use; choose another one')
+  if (constraint !== undefined && /_name$/.test(constraint))
+    return new HubError('NAME_TAKEN', 'the name is in use; choose another one')
   if (isConnectionLoss(thrown)) {
-    return new HubError('DATABASE_UNAVAILABLE', 'the database does not answer; try again', { retryAfterMs: 1_000, cause: thrown })
+    return new HubError('DATABASE_UNAVAILABLE', 'the database does not answer; try again', {
+      retryAfterMs: 1_000,
+      cause: thrown,
+    })
   }
   return undefined
 }
 
 /** What the library itself refuses or what a caller broke off needs no more words; a missed deadline gets its reason. */
 function fromLibrary(error: ConnectError): HubError | ConnectError {
-  return error.code === Code.DeadlineExceeded ? new HubError('DEADLINE_EXCEEDED', 'the call took longer than its deadline allows') : error
+  return error.code === Code.DeadlineExceeded
+    ? new HubError('DEADLINE_EXCEEDED', 'the call took longer than its deadline allows')
+    : error
 }
 
 /** The caller went away in the middle: nobody's defect. */
 function isBrokenOff(thrown: unknown): boolean {
   if (!(thrown instanceof Error)) return false
-  return thrown.name === 'AbortError' || ('code' in thrown && (thrown.code === 'ERR_STREAM_PREMATURE_CLOSE' || thrown.code === 'ECONNRESET'))
+  return (
+    thrown.name === 'AbortError' ||
+    ('code' in thrown && (thrown.code === 'ERR_STREAM_PREMATURE_CLOSE' || thrown.code === 'ECONNRESET'))
+  )
 }

@@ -1,6 +1,14 @@
 import type { Logger } from 'pino'
 import { HubError } from '../domain/error/errors.js'
-import { comparePositions, encodeRevision, headPosition, isVisible, origin, type Position, type Revision } from '../store/changes.js'
+import {
+  comparePositions,
+  encodeRevision,
+  headPosition,
+  isVisible,
+  origin,
+  type Position,
+  type Revision,
+} from '../store/changes.js'
 import type { Db } from '../store/database.js'
 import type { Wake } from '../store/wake.js'
 
@@ -100,7 +108,9 @@ export class Feed<Row extends FeedRow> {
             metadata: { last_revision: this.#revision(position, snapshot) },
           })
         }
-        const rows = subscriber.queue.splice(0, batch).filter((row) => comparePositions(positionOf(row), from.position) > 0)
+        const rows = subscriber.queue
+          .splice(0, batch)
+          .filter((row) => comparePositions(positionOf(row), from.position) > 0)
         const last = rows.at(-1)
         if (last !== undefined) position = positionOf(last)
         const fresh = rows.filter(unseen)
@@ -113,7 +123,8 @@ export class Feed<Row extends FeedRow> {
         if (subscriber.queue.length > 0) continue
         const woken = await this.#sleep(subscriber, signal, heartbeatMs)
         if (!woken && !signal.aborted) {
-          if (subscriber.queue.length === 0 && comparePositions(subscriber.head, position) > 0) position = subscriber.head
+          if (subscriber.queue.length === 0 && comparePositions(subscriber.head, position) > 0)
+            position = subscriber.head
           yield { rows: [], revision: this.#revision(position, snapshot) }
         }
       }

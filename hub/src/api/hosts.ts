@@ -7,9 +7,27 @@ import { hostName, parseHostName, parseResourceName } from '../domain/names.js'
 import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
 import { inTransaction, type Tx } from '../store/database.js'
 import { appendEvents } from '../store/events.js'
-import { findHost, findWorkspace, insertHost, listHosts, lockHost, moveHost, updateHost, type HostListFilter } from '../store/hosts.js'
+import {
+  findHost,
+  findWorkspace,
+  insertHost,
+  listHosts,
+  lockHost,
+  moveHost,
+  updateHost,
+  type HostListFilter,
+} from '../store/hosts.js'
 import type { HostRow } from '../store/tables.js'
-import { causeOf, checkEtag, createOnce, decodePageToken, maskedPaths, pageSize, readPage, type ApiDeps } from './context.js'
+import {
+  causeOf,
+  checkEtag,
+  createOnce,
+  decodePageToken,
+  maskedPaths,
+  pageSize,
+  readPage,
+  type ApiDeps,
+} from './context.js'
 import { checkedLabels, hostStateNumbers, namesOf } from './convert.js'
 import { checkOrder, classOfOrder } from './order.js'
 import { toHost } from './resources.js'
@@ -18,13 +36,24 @@ import { watchResources, type WatchParts } from './watch.js'
 const mutable = ['labels', 'annotations', 'protected'] as const
 
 function hostNotFound(name: string): HubError {
-  return new HubError('HOST_NOT_FOUND', `there is no host ${name}; \`slipway get hosts\` lists them`, { metadata: { host: name } })
+  return new HubError('HOST_NOT_FOUND', `there is no host ${name}; \`slipway get hosts\` lists them`, {
+    metadata: { host: name },
+  })
 }
 
 function nameTaken(id: string): HubError {
-  return new HubError('NAME_TAKEN', `host_id: ${id} is in use in this workspace; choose another name, or release that host first`, {
-    violations: [{ field: 'host_id', description: 'is in use in this workspace; choose another name, or release that host first' }],
-  })
+  return new HubError(
+    'NAME_TAKEN',
+    `host_id: ${id} is in use in this workspace; choose another name, or release that host first`,
+    {
+      violations: [
+        {
+          field: 'host_id',
+          description: 'is in use in this workspace; choose another name, or release that host first',
+        },
+      ],
+    },
+  )
 }
 
 function filterOf(parent: string, filter: hub.HostFilter | undefined): HostListFilter {
@@ -33,19 +62,33 @@ function filterOf(parent: string, filter: hub.HostFilter | undefined): HostListF
   return {
     workspace: workspace === '-' ? undefined : workspace,
     states: namesOf(hostStateNumbers, filter?.states ?? []),
-    providers: (filter?.providers ?? []).map((name, index) => parseResourceName('provider', name, `filter.providers[${index}]`)),
-    classes: (filter?.machineClasses ?? []).map((name, index) => parseResourceName('machine_class', name, `filter.machine_classes[${index}]`)),
+    providers: (filter?.providers ?? []).map((name, index) =>
+      parseResourceName('provider', name, `filter.providers[${index}]`),
+    ),
+    classes: (filter?.machineClasses ?? []).map((name, index) =>
+      parseResourceName('machine_class', name, `filter.machine_classes[${index}]`),
+    ),
     labelSelector: filter?.labelSelector ?? '',
     showReleased: filter?.showReleased ?? false,
   }
 }
 
 function event(row: HostRow, reason: EventDraft['reason'], message: string): EventDraft {
-  return { subject: hostName(row.workspace_name, row.name), reason, message, severity: 'INFO', organizationId: row.organization_id }
+  return {
+    subject: hostName(row.workspace_name, row.name),
+    reason,
+    message,
+    severity: 'INFO',
+    organizationId: row.organization_id,
+  }
 }
 
 export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeof hub.HostService> {
-  const withHost = async (resource: string, etag: string, work: (tx: Tx, row: HostRow) => Promise<HostRow>): Promise<hub.Host> => {
+  const withHost = async (
+    resource: string,
+    etag: string,
+    work: (tx: Tx, row: HostRow) => Promise<HostRow>,
+  ): Promise<hub.Host> => {
     const { workspace, id } = parseHostName(resource)
     const row = await inTransaction(deps.db, async (tx) => {
       const locked = await lockHost(tx, workspace, id)
@@ -57,16 +100,28 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
     return toHost(row)
   }
 
-  const createHost = async (request: hub.CreateHostRequest, context: HandlerContext): Promise<hub.CreateHostResponse> => {
+  const createHost = async (
+    request: hub.CreateHostRequest,
+    context: HandlerContext,
+  ): Promise<hub.CreateHostResponse> => {
     const workspaceName = parseResourceName('workspace', request.parent, 'parent')
     const workspace = await findWorkspace(deps.db, workspaceName)
-    if (workspace === undefined) throw new HubError('WORKSPACE_NOT_FOUND', `there is no workspace ${workspaceName}`, { metadata: { workspace: workspaceName } })
+    if (workspace === undefined)
+      throw new HubError('WORKSPACE_NOT_FOUND', `there is no workspace ${workspaceName}`, {
+        metadata: { workspace: workspaceName },
+      })
     const given = request.host ?? create(hub.HostSchema)
     const order = await checkOrder(deps, { workspace: workspaceName, id: request.hostId, host: given })
     // With a request_id, a name that is in use may be this very order's own.
-    if (request.requestId === '' && (await findHost(deps.db, workspaceName, request.hostId)) !== undefined) throw nameTaken(request.hostId)
+    if (request.requestId === '' && (await findHost(deps.db, workspaceName, request.hostId)) !== undefined)
+      throw nameTaken(request.hostId)
     if (request.validateOnly) {
-      const host = create(hub.HostSchema, { ...given, name: hostName(workspaceName, request.hostId), userData: '', state: hub.HostState.UNSPECIFIED })
+      const host = create(hub.HostSchema, {
+        ...given,
+        name: hostName(workspaceName, request.hostId),
+        userData: '',
+        state: hub.HostState.UNSPECIFIED,
+      })
       return create(hub.CreateHostResponseSchema, { host, candidates: order.candidates, warnings: order.warnings })
     }
     const cause = causeOf(context)
@@ -117,7 +172,13 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
       const page = await readPage(deps, {
         size: pageSize(request.pageSize),
         list,
-        read: (tx, limit) => listHosts(tx, filter, after === undefined ? undefined : [String(after[0]), String(after[1]), String(after[2])], limit),
+        read: (tx, limit) =>
+          listHosts(
+            tx,
+            filter,
+            after === undefined ? undefined : [String(after[0]), String(after[1]), String(after[2])],
+            limit,
+          ),
         keyOf: (row) => [row.workspace_name, row.name, row.id],
       })
       return { hosts: page.rows.map(toHost), nextPageToken: page.nextPageToken, revision: page.revision }
@@ -134,7 +195,8 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
           ...(paths.has('annotations') && { annotations: given.annotations }),
           ...(paths.has('protected') && { protected: given.protected }),
         })
-        if (updated.version !== row.version) await appendEvents(tx, causeOf(context), [event(updated, 'HostUpdated', [...paths].join(', '))])
+        if (updated.version !== row.version)
+          await appendEvents(tx, causeOf(context), [event(updated, 'HostUpdated', [...paths].join(', '))])
         return updated
       })
       return { host }
@@ -144,7 +206,8 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
       const { workspace, id } = parseHostName(request.name)
       if (request.allowMissing && (await findHost(deps.db, workspace, id)) === undefined) return {}
       const host = await withHost(request.name, request.etag, async (tx, row) => {
-        if (row.protected) throw new HubError('HOST_PROTECTED', `host ${id} is protected; take the protection off first`)
+        if (row.protected)
+          throw new HubError('HOST_PROTECTED', `host ${id} is protected; take the protection off first`)
         if (row.state === 'RELEASING') return row
         const moved = await moveHost(tx, row, 'RELEASING', 'Release was asked for', true)
         await appendEvents(tx, causeOf(context), [event(row, 'HostReleasing', 'Release was asked for')])
@@ -155,7 +218,12 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
 
     async retryHost(request, context) {
       const host = await withHost(request.name, '', async (tx, row) => {
-        if (row.state !== 'ERROR') throw new HubError('HOST_NOT_FAILED', `host ${row.name} is ${row.state}; only a host in ERROR can be retried`, { metadata: { state: row.state } })
+        if (row.state !== 'ERROR')
+          throw new HubError(
+            'HOST_NOT_FAILED',
+            `host ${row.name} is ${row.state}; only a host in ERROR can be retried`,
+            { metadata: { state: row.state } },
+          )
         const moved = await moveHost(tx, row, 'ORDERED', 'Tried again: looking for a place', false)
         await appendEvents(tx, causeOf(context), [event(row, 'HostRetried', 'Tried again')])
         return moved
@@ -171,7 +239,8 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
         (only === undefined || (row.workspace_name === only.workspace && row.name === only.id)) &&
         (filter.workspace === undefined || row.workspace_name === filter.workspace) &&
         (filter.states.length === 0 || filter.states.includes(row.state)) &&
-        (filter.providers.length === 0 || (row.provider_name !== null && filter.providers.includes(row.provider_name))) &&
+        (filter.providers.length === 0 ||
+          (row.provider_name !== null && filter.providers.includes(row.provider_name))) &&
         (filter.classes.length === 0 || filter.classes.includes(row.class_name)) &&
         matchesLabels(selector, row.labels)
       const watched = watchResources<HostRow>(parts, context, {
@@ -183,11 +252,20 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
             const row = last === undefined ? await findHost(tx, only.workspace, only.id) : undefined
             return row === undefined ? [] : [row]
           }
-          return listHosts(tx, filter, last === undefined ? undefined : [last.workspace_name, last.name, last.id], limit)
+          return listHosts(
+            tx,
+            filter,
+            last === undefined ? undefined : [last.workspace_name, last.name, last.id],
+            limit,
+          )
         },
       })
       for await (const { changes, revision, synced } of watched) {
-        yield { changes: changes.filter(({ row }) => matches(row)).map(({ type, row }) => ({ type, host: toHost(row) })), revision, synced }
+        yield {
+          changes: changes.filter(({ row }) => matches(row)).map(({ type, row }) => ({ type, host: toHost(row) })),
+          revision,
+          synced,
+        }
       }
     },
   }

@@ -13,7 +13,12 @@ import { toConnectError } from './errors.js'
 
 const tokenCacheMs = 3_000
 const maxCachedTokens = 1_000
-const publicServices = new Set(['grpc.health.v1.Health', 'grpc.reflection.v1.ServerReflection', 'grpc.reflection.v1alpha.ServerReflection', hub.BootstrapService.typeName])
+const publicServices = new Set([
+  'grpc.health.v1.Health',
+  'grpc.reflection.v1.ServerReflection',
+  'grpc.reflection.v1alpha.ServerReflection',
+  hub.BootstrapService.typeName,
+])
 
 function requestIdOf(header: Headers): string {
   const given = header.get('x-request-id') ?? ''
@@ -30,17 +35,34 @@ export function funnel(deps: ApiDeps): Interceptor {
     const method = `${request.service.typeName}/${request.method.name}`
     const fail = (thrown: unknown) => {
       const { error, defect } = toConnectError(thrown, requestId)
-      report(log, { method, requestId, caller: request.contextValues.get(callerKey).name, started, thrown: defect ? thrown : undefined, outcome: error.rawMessage })
+      report(log, {
+        method,
+        requestId,
+        caller: request.contextValues.get(callerKey).name,
+        started,
+        thrown: defect ? thrown : undefined,
+        outcome: error.rawMessage,
+      })
       return error
     }
     try {
       const response = await next(request)
       response.header.set('x-request-id', requestId)
       if (!response.stream) {
-        report(log, { method, requestId, caller: request.contextValues.get(callerKey).name, started, thrown: undefined, outcome: 'ok' })
+        report(log, {
+          method,
+          requestId,
+          caller: request.contextValues.get(callerKey).name,
+          started,
+          thrown: undefined,
+          outcome: 'ok',
+        })
         return response
       }
-      return { ...response, message: guarded(response.message as AsyncIterable<Message>, fail) as typeof response.message }
+      return {
+        ...response,
+        message: guarded(response.message as AsyncIterable<Message>, fail) as typeof response.message,
+      }
     } catch (thrown) {
       throw fail(thrown)
     }
@@ -57,9 +79,21 @@ async function* guarded(messages: AsyncIterable<Message>, fail: (thrown: unknown
 
 function report(
   log: Logger,
-  call: { readonly method: string; readonly requestId: string; readonly caller: string; readonly started: number; readonly thrown: unknown; readonly outcome: string },
+  call: {
+    readonly method: string
+    readonly requestId: string
+    readonly caller: string
+    readonly started: number
+    readonly thrown: unknown
+    readonly outcome: string
+  },
 ): void {
-  const line = { method: call.method, requestId: call.requestId, caller: call.caller, ms: Math.round(performance.now() - call.started) }
+  const line = {
+    method: call.method,
+    requestId: call.requestId,
+    caller: call.caller,
+    ms: Math.round(performance.now() - call.started),
+  }
   if (call.thrown !== undefined) log.error({ ...line, err: call.thrown }, 'call failed')
   else if (call.outcome === 'ok') log.debug(line, 'call')
   else log.info({ ...line, outcome: call.outcome }, 'call refused')
@@ -67,13 +101,20 @@ function report(
 
 /** Finds out who calls. A revoked token is known for a few seconds longer at most. */
 export function authentication(deps: ApiDeps): Interceptor {
-  const cache = new Map<string, { readonly caller: { readonly id: string; readonly name: string }; readonly until: number }>()
+  const cache = new Map<
+    string,
+    { readonly caller: { readonly id: string; readonly name: string }; readonly until: number }
+  >()
   const identify = async (token: string) => {
     const cached = cache.get(token)
     if (cached !== undefined && cached.until > performance.now()) return cached.caller
     cache.delete(token)
     const caller = await authenticateClient(deps.db, token)
-    if (caller === undefined) throw new HubError('TOKEN_INVALID', 'the bearer token is unknown, damaged, expired or revoked; log in with another one')
+    if (caller === undefined)
+      throw new HubError(
+        'TOKEN_INVALID',
+        'the bearer token is unknown, damaged, expired or revoked; log in with another one',
+      )
     if (cache.size >= maxCachedTokens) cache.clear()
     cache.set(token, { caller, until: performance.now() + tokenCacheMs })
     return caller
@@ -98,11 +139,22 @@ export function validation(): Interceptor {
       checkMessage(validator, request.method.input, request.message)
       return next(request)
     }
-    return next({ ...request, message: checked(validator, request.method.input, request.message as AsyncIterable<Message>) as typeof request.message })
+    return next({
+      ...request,
+      message: checked(
+        validator,
+        request.method.input,
+        request.message as AsyncIterable<Message>,
+      ) as typeof request.message,
+    })
   }
 }
 
-async function* checked(validator: Validator, schema: DescMessage, messages: AsyncIterable<Message>): AsyncGenerator<Message> {
+async function* checked(
+  validator: Validator,
+  schema: DescMessage,
+  messages: AsyncIterable<Message>,
+): AsyncGenerator<Message> {
   for await (const message of messages) {
     checkMessage(validator, schema, message)
     yield message
@@ -113,8 +165,15 @@ function checkMessage(validator: Validator, schema: DescMessage, message: Messag
   const result = validator.validate(schema, message as MessageShape<DescMessage>)
   if (result.kind === 'valid') return
   if (result.kind === 'error') throw result.error
-  const violations = result.violations.map((violation) => ({ field: fieldPath(violation.field), description: violation.message }))
-  throw new HubError('INVALID_FIELD', violations.map(({ field, description }) => `${field}: ${description}`).join('; '), { violations })
+  const violations = result.violations.map((violation) => ({
+    field: fieldPath(violation.field),
+    description: violation.message,
+  }))
+  throw new HubError(
+    'INVALID_FIELD',
+    violations.map(({ field, description }) => `${field}: ${description}`).join('; '),
+    { violations },
+  )
 }
 
 /** A path like `host.labels["a b"]` or `filter.providers[0]`. */

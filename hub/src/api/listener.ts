@@ -1,6 +1,12 @@
 import { readFileSync } from 'node:fs'
 import { createServer as createHttp1, type RequestListener, type Server as Http1Server } from 'node:http'
-import { createSecureServer, createServer as createHttp2, type Http2SecureServer, type Http2Server, type ServerHttp2Session } from 'node:http2'
+import {
+  createSecureServer,
+  createServer as createHttp2,
+  type Http2SecureServer,
+  type Http2Server,
+  type ServerHttp2Session,
+} from 'node:http2'
 import { createServer as createTcp, type AddressInfo, type Server as TcpServer, type Socket } from 'node:net'
 import type { Logger } from 'pino'
 import type { ApiConfig } from './context.js'
@@ -42,7 +48,8 @@ export async function listen(config: ApiConfig, handler: Handler, log: Logger): 
   })
   entry.on('error', (error: Error) => log.error({ err: error }, 'client API listener failed'))
   const { port, address } = entry.address() as AddressInfo
-  const host = address === '0.0.0.0' || address === '::' ? 'localhost' : address.includes(':') ? `[${address}]` : address
+  const host =
+    address === '0.0.0.0' || address === '::' ? 'localhost' : address.includes(':') ? `[${address}]` : address
   return {
     url: `${config.tls === undefined ? 'http' : 'https'}://${host}:${port}`,
     port,
@@ -84,10 +91,16 @@ function watchSessions(server: Http2Server | Http2SecureServer, sessions: Set<Se
   })
 }
 
-function plaintext(handler: Handler, sessions: Set<ServerHttp2Session>): { readonly entry: TcpServer; readonly http1: Http1Server } {
+function plaintext(
+  handler: Handler,
+  sessions: Set<ServerHttp2Session>,
+): { readonly entry: TcpServer; readonly http1: Http1Server } {
   const http2 = createHttp2({ settings: http2Limits, maxSessionMemory: 32 }, handler)
   watchSessions(http2, sessions)
-  const http1 = createHttp1({ requestTimeout: 60_000, headersTimeout: 15_000, keepAliveTimeout: 30_000 }, handler as unknown as RequestListener)
+  const http1 = createHttp1(
+    { requestTimeout: 60_000, headersTimeout: 15_000, keepAliveTimeout: 30_000 },
+    handler as unknown as RequestListener,
+  )
   const entry = createTcp({ noDelay: true }, (socket) => {
     socket.setTimeout(firstByteTimeoutMs, () => socket.destroy())
     socket.once('readable', () => {
@@ -103,7 +116,11 @@ function plaintext(handler: Handler, sessions: Set<ServerHttp2Session>): { reado
   return { entry, http1 }
 }
 
-function secure(tls: NonNullable<ApiConfig['tls']>, handler: Handler, sessions: Set<ServerHttp2Session>): { readonly entry: Http2SecureServer; readonly http1?: undefined } {
+function secure(
+  tls: NonNullable<ApiConfig['tls']>,
+  handler: Handler,
+  sessions: Set<ServerHttp2Session>,
+): { readonly entry: Http2SecureServer; readonly http1?: undefined } {
   const entry = createSecureServer(
     {
       allowHTTP1: true,

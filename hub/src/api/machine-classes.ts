@@ -9,7 +9,6 @@ import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
 import { inTransaction, type Db } from '../store/database.js'
 import { appendEvents } from '../store/events.js'
 import {
-
   countClassUse,
   deleteClass,
   findClass,
@@ -22,20 +21,43 @@ import {
 } from '../store/machine-classes.js'
 import { providersNamed } from '../store/providers.js'
 import type { MachineClassRow } from '../store/tables.js'
-import { causeOf, checkEtag, createOnce, decodePageToken, maskedPaths, pageSize, readPage, type ApiDeps } from './context.js'
+import {
+  causeOf,
+  checkEtag,
+  createOnce,
+  decodePageToken,
+  maskedPaths,
+  pageSize,
+  readPage,
+  type ApiDeps,
+} from './context.js'
 import { checkedLabels, fromBootstrap, fromClassOfferings, fromSelector, fromShape } from './convert.js'
 import { checkAgainstSchema } from './provider-data.js'
 import { RolledBack, rolledBack } from './providers.js'
 import { toMachineClass } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
 
-const mutable = ['display_name', 'shape', 'offerings', 'machine_selector', 'bootstrap', 'labels', 'annotations'] as const
+const mutable = [
+  'display_name',
+  'shape',
+  'offerings',
+  'machine_selector',
+  'bootstrap',
+  'labels',
+  'annotations',
+] as const
 
 export function classNotFound(name: string, field = 'name'): HubError {
-  return new HubError('CLASS_NOT_FOUND', `there is no machine class ${name}; \`slipway get machineclasses\` lists them`, {
-    metadata: { machine_class: name },
-    violations: [{ field, description: `there is no machine class ${name}; choose one of \`slipway get machineclasses\`` }],
-  })
+  return new HubError(
+    'CLASS_NOT_FOUND',
+    `there is no machine class ${name}; \`slipway get machineclasses\` lists them`,
+    {
+      metadata: { machine_class: name },
+      violations: [
+        { field, description: `there is no machine class ${name}; choose one of \`slipway get machineclasses\`` },
+      ],
+    },
+  )
 }
 
 function filterOf(filter: hub.MachineClassFilter | undefined): ClassListFilter {
@@ -54,7 +76,10 @@ function contentOf(given: hub.MachineClass): ClassContent {
     bootstrap: fromBootstrap(given.bootstrap),
   }
   if (spec.offerings.length === 0 && selector === null && spec.shape.vcpus === 0 && spec.shape.memoryMib === 0) {
-    throw invalidField('machine_class', 'give a shape, offerings or a machine_selector: as it is, it would take anything')
+    throw invalidField(
+      'machine_class',
+      'give a shape, offerings or a machine_selector: as it is, it would take anything',
+    )
   }
   return {
     displayName: given.displayName,
@@ -66,21 +91,29 @@ function contentOf(given: hub.MachineClass): ClassContent {
 
 /** Checks what a class says in providers' own terms against the providers that it speaks of, as far as they have told. */
 async function checkProviderData(db: Db, spec: ClassSpec): Promise<void> {
-  const names = [...spec.offerings.map((offering) => offering.provider), spec.machineSelector?.provider ?? ''].filter((name) => name !== '')
+  const names = [...spec.offerings.map((offering) => offering.provider), spec.machineSelector?.provider ?? ''].filter(
+    (name) => name !== '',
+  )
   const families = spec.offerings.filter((offering) => offering.provider === '').map((offering) => offering.family)
   const providers = await providersNamed(db, names, families)
   const missing = names.find((name) => !providers.some((provider) => provider.name === name))
   if (missing !== undefined) {
-    throw new HubError('PROVIDER_NOT_FOUND', `there is no provider ${missing}; add it first`, { metadata: { provider: missing } })
+    throw new HubError('PROVIDER_NOT_FOUND', `there is no provider ${missing}; add it first`, {
+      metadata: { provider: missing },
+    })
   }
   for (const provider of providers) {
     const known = provider.state !== 'PENDING'
     const about = { reason: 'PROVIDER_DATA_INVALID' as const, provider: provider.name, known }
     spec.offerings.forEach((offering, index) => {
-      const concerned = offering.provider === '' ? offering.family === provider.family : offering.provider === provider.name
+      const concerned =
+        offering.provider === '' ? offering.family === provider.family : offering.provider === provider.name
       // What a class leaves open an order may still give: only what is there can be judged now.
       if (concerned && Object.keys(offering.providerData).length > 0) {
-        checkAgainstSchema(withoutRequired(provider.data_schema), offering.providerData, { ...about, field: `machine_class.offerings[${index}].provider_data` })
+        checkAgainstSchema(withoutRequired(provider.data_schema), offering.providerData, {
+          ...about,
+          field: `machine_class.offerings[${index}].provider_data`,
+        })
       }
     })
   }
@@ -104,9 +137,13 @@ export function machineClassService(deps: ApiDeps, parts: WatchParts): ServiceIm
       await checkProviderData(deps.db, content.spec)
       const work = async (tx: Parameters<typeof insertClass>[0]) => {
         if ((await findClass(tx, request.machineClassId)) !== undefined) {
-          throw new HubError('NAME_TAKEN', `machine_class_id: ${request.machineClassId} is in use; choose another name`, {
-            violations: [{ field: 'machine_class_id', description: 'is in use; choose another name' }],
-          })
+          throw new HubError(
+            'NAME_TAKEN',
+            `machine_class_id: ${request.machineClassId} is in use; choose another name`,
+            {
+              violations: [{ field: 'machine_class_id', description: 'is in use; choose another name' }],
+            },
+          )
         }
         const row = await insertClass(tx, request.machineClassId, content)
         await appendEvents(tx, causeOf(context), [event(row, 'ClassCreated', 'Created')])
@@ -146,7 +183,11 @@ export function machineClassService(deps: ApiDeps, parts: WatchParts): ServiceIm
         read: (tx, limit) => listClasses(tx, filter, String(after?.[0] ?? ''), limit),
         keyOf: (row) => [row.name],
       })
-      return { machineClasses: page.rows.map(toMachineClass), nextPageToken: page.nextPageToken, revision: page.revision }
+      return {
+        machineClasses: page.rows.map(toMachineClass),
+        nextPageToken: page.nextPageToken,
+        revision: page.revision,
+      }
     },
 
     async updateMachineClass(request, context) {
@@ -175,7 +216,10 @@ export function machineClassService(deps: ApiDeps, parts: WatchParts): ServiceIm
         await checkProviderData(tx, content.spec)
         if (request.validateOnly) return locked
         const updated = await updateClass(tx, locked.id, content)
-        if (updated.version !== locked.version) await appendEvents(tx, causeOf(context), [event(updated, 'ClassUpdated', 'Changed; it concerns future orders')])
+        if (updated.version !== locked.version)
+          await appendEvents(tx, causeOf(context), [
+            event(updated, 'ClassUpdated', 'Changed; it concerns future orders'),
+          ])
         return updated
       })
       deps.wake.signal({ kind: 'change' })
@@ -192,7 +236,10 @@ export function machineClassService(deps: ApiDeps, parts: WatchParts): ServiceIm
         }
         checkEtag(request.etag, locked, request.name)
         const hosts = await countClassUse(tx, locked.id)
-        if (hosts > 0) throw new HubError('CLASS_IN_USE', `${hosts} hosts use machine class ${name}; release them first`, { metadata: { hosts: String(hosts) } })
+        if (hosts > 0)
+          throw new HubError('CLASS_IN_USE', `${hosts} hosts use machine class ${name}; release them first`, {
+            metadata: { hosts: String(hosts) },
+          })
         await deleteClass(tx, locked.id)
         await appendEvents(tx, causeOf(context), [event(locked, 'ClassDeleted', 'Deleted')])
       })
@@ -215,9 +262,14 @@ export function machineClassService(deps: ApiDeps, parts: WatchParts): ServiceIm
         existing: (tx, last, limit) => listClasses(tx, filter, last?.name ?? '', limit),
       })
       for await (const { changes, revision, synced } of watched) {
-        yield { changes: changes.filter(({ row }) => matches(row)).map(({ type, row }) => ({ type, machineClass: toMachineClass(row) })), revision, synced }
+        yield {
+          changes: changes
+            .filter(({ row }) => matches(row))
+            .map(({ type, row }) => ({ type, machineClass: toMachineClass(row) })),
+          revision,
+          synced,
+        }
       }
     },
   }
 }
-

@@ -23,21 +23,32 @@ import { toMachineRequest } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
 
 function requestNotFound(name: string): HubError {
-  return new HubError('MACHINE_REQUEST_NOT_FOUND', `there is no machine request ${name}`, { metadata: { machine_request: name } })
+  return new HubError('MACHINE_REQUEST_NOT_FOUND', `there is no machine request ${name}`, {
+    metadata: { machine_request: name },
+  })
 }
 
 function filterOf(filter: hub.MachineRequestFilter | undefined): RequestListFilter {
   if (filter !== undefined && filter.host !== '') parseHostName(filter.host, 'filter.host')
   return {
     states: namesOf(requestStateNumbers, filter?.states ?? []),
-    providers: (filter?.providers ?? []).map((name, index) => parseResourceName('provider', name, `filter.providers[${index}]`)),
-    classes: (filter?.machineClasses ?? []).map((name, index) => parseResourceName('machine_class', name, `filter.machine_classes[${index}]`)),
+    providers: (filter?.providers ?? []).map((name, index) =>
+      parseResourceName('provider', name, `filter.providers[${index}]`),
+    ),
+    classes: (filter?.machineClasses ?? []).map((name, index) =>
+      parseResourceName('machine_class', name, `filter.machine_classes[${index}]`),
+    ),
     host: filter?.host ?? '',
     showGone: filter?.showGone ?? false,
   }
 }
 
-function event(row: MachineRequestRow, reason: EventDraft['reason'], message: string, severity: EventDraft['severity']): EventDraft {
+function event(
+  row: MachineRequestRow,
+  reason: EventDraft['reason'],
+  message: string,
+  severity: EventDraft['severity'],
+): EventDraft {
   return {
     subject: resourceName('machine_request', row.name),
     related: [row.host_name, resourceName('provider', row.provider_name)],
@@ -54,13 +65,17 @@ export function machineRequestService(deps: ApiDeps, parts: WatchParts): Service
     const details = await readRequestDetails(deps.db, rows)
     return rows.map((row) => toMachineRequest(row, details.get(row.id)))
   }
-  const withRequest = async (resource: string, work: (tx: Tx, row: MachineRequestRow, wake: WakeTopic[]) => Promise<void>) => {
+  const withRequest = async (
+    resource: string,
+    work: (tx: Tx, row: MachineRequestRow, wake: WakeTopic[]) => Promise<void>,
+  ) => {
     const name = parseResourceName('machine_request', resource)
     const wake: WakeTopic[] = [{ kind: 'change' }, { kind: 'host' }]
     const row = await inTransaction(deps.db, async (tx) => {
       const locked = await lockRequest(tx, name)
       if (locked === undefined) throw requestNotFound(name)
-      if (locked.state === 'GONE') throw new HubError('REQUEST_STATE_FORBIDS', `machine request ${name} is GONE already; nothing is left to do`)
+      if (locked.state === 'GONE')
+        throw new HubError('REQUEST_STATE_FORBIDS', `machine request ${name} is GONE already; nothing is left to do`)
       await work(tx, locked, wake)
       return (await findRequest(tx, name)) ?? locked
     })
@@ -109,14 +124,20 @@ export function machineRequestService(deps: ApiDeps, parts: WatchParts): Service
           deps.db,
           shown.map(({ row }) => row),
         )
-        yield { changes: shown.map(({ type, row }) => ({ type, machineRequest: toMachineRequest(row, details.get(row.id)) })), revision, synced }
+        yield {
+          changes: shown.map(({ type, row }) => ({ type, machineRequest: toMachineRequest(row, details.get(row.id)) })),
+          revision,
+          synced,
+        }
       }
     },
 
     retryMachineRequest: (request, context) =>
       withRequest(request.name, async (tx, row) => {
         await hastenRequest(tx, row)
-        await appendEvents(tx, causeOf(context), [event(row, 'RequestRetried', 'The next attempt is due at once', 'INFO')])
+        await appendEvents(tx, causeOf(context), [
+          event(row, 'RequestRetried', 'The next attempt is due at once', 'INFO'),
+        ])
       }),
 
     forgetMachineRequest: (request, context) =>
@@ -125,7 +146,12 @@ export function machineRequestService(deps: ApiDeps, parts: WatchParts): Service
         await forgetRequest(tx, row, cause.actor, request.reason, new Date(), wake)
         await scheduleHost(tx, { organizationId: row.organization_id, hostId: row.host_id })
         await appendEvents(tx, cause, [
-          event(row, 'RequestForgotten', `Force-forgotten: ${request.reason}. ${row.external_id ?? 'Whatever was made'} may still exist, and cost money`, 'WARNING'),
+          event(
+            row,
+            'RequestForgotten',
+            `Force-forgotten: ${request.reason}. ${row.external_id ?? 'Whatever was made'} may still exist, and cost money`,
+            'WARNING',
+          ),
         ])
       }),
   }

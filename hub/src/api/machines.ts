@@ -9,11 +9,28 @@ import { parseResourceName, resourceName } from '../domain/names.js'
 import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
 import { inTransaction, type Tx } from '../store/database.js'
 import { appendEvents, type Cause } from '../store/events.js'
-import { deleteMachine, findMachine, listMachines, lockMachine, noteMachineWish, updateMachine, type MachineListFilter } from '../store/machines.js'
+import {
+  deleteMachine,
+  findMachine,
+  listMachines,
+  lockMachine,
+  noteMachineWish,
+  updateMachine,
+  type MachineListFilter,
+} from '../store/machines.js'
 import { findProvider } from '../store/providers.js'
 import type { MachineRow } from '../store/tables.js'
 import { wishMachine, wishRequest } from '../store/wishes.js'
-import { causeOf, checkEtag, createOnce, decodePageToken, maskedPaths, pageSize, readPage, type ApiDeps } from './context.js'
+import {
+  causeOf,
+  checkEtag,
+  createOnce,
+  decodePageToken,
+  maskedPaths,
+  pageSize,
+  readPage,
+  type ApiDeps,
+} from './context.js'
 import { checkedLabels, machineStateNumbers, namesOf } from './convert.js'
 import { toMachine } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
@@ -21,14 +38,18 @@ import { watchResources, type WatchParts } from './watch.js'
 const mutable = ['labels', 'annotations', 'maintenance', 'cordoned', 'protected'] as const
 
 function machineNotFound(name: string): HubError {
-  return new HubError('MACHINE_NOT_FOUND', `there is no machine ${name}; \`slipway get machines\` lists them`, { metadata: { machine: name } })
+  return new HubError('MACHINE_NOT_FOUND', `there is no machine ${name}; \`slipway get machines\` lists them`, {
+    metadata: { machine: name },
+  })
 }
 
 function filterOf(filter: hub.MachineFilter | undefined): MachineListFilter {
   parseLabelSelector(filter?.labelSelector ?? '')
   return {
     states: namesOf(machineStateNumbers, filter?.states ?? []),
-    providers: (filter?.providers ?? []).map((name, index) => parseResourceName('provider', name, `filter.providers[${index}]`)),
+    providers: (filter?.providers ?? []).map((name, index) =>
+      parseResourceName('provider', name, `filter.providers[${index}]`),
+    ),
     labelSelector: filter?.labelSelector ?? '',
     showGone: filter?.showGone ?? false,
   }
@@ -46,9 +67,13 @@ function event(row: MachineRow, reason: EventDraft['reason'], message: string): 
 }
 
 function stateForbids(row: MachineRow, what: string, allowed: string): HubError {
-  return new HubError('MACHINE_STATE_FORBIDS', `machine ${row.name} is ${row.state} and cannot be ${what}; ${allowed}`, {
-    metadata: { state: row.state },
-  })
+  return new HubError(
+    'MACHINE_STATE_FORBIDS',
+    `machine ${row.name} is ${row.state} and cannot be ${what}; ${allowed}`,
+    {
+      metadata: { state: row.state },
+    },
+  )
 }
 
 /** Moves a locked static machine on by a person's hand. */
@@ -85,7 +110,8 @@ async function setPower(tx: Tx, request: hub.SetMachinePowerRequest, cause: Caus
     return noteMachineWish(tx, row, wish)
   }
   const allowed = ['AVAILABLE', 'MANAGEABLE', 'VERIFY_FAILED', 'INSPECT_FAILED', 'CLEAN_FAILED'] as const
-  if (!row.static || !allowed.some((state) => state === row.state)) throw stateForbids(row, 'switched now', `only ACTIVE machines and static ones that are ${allowed.join(', ')} can`)
+  if (!row.static || !allowed.some((state) => state === row.state))
+    throw stateForbids(row, 'switched now', `only ACTIVE machines and static ones that are ${allowed.join(', ')} can`)
   await wishMachine(tx, key, { ...wish, operation: 'POWER' })
   await appendEvents(tx, cause, [event(row, 'PowerWished', `Power: ${hub.PowerAction[request.action]}`)])
   return (await findMachine(tx, name)) ?? row
@@ -93,7 +119,10 @@ async function setPower(tx: Tx, request: hub.SetMachinePowerRequest, cause: Caus
 
 export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeof hub.MachineService> {
   /** Does something to one locked machine, and tells of it. */
-  const withMachine = async (resource: string, work: (tx: Tx, row: MachineRow) => Promise<void>): Promise<hub.Machine> => {
+  const withMachine = async (
+    resource: string,
+    work: (tx: Tx, row: MachineRow) => Promise<void>,
+  ): Promise<hub.Machine> => {
     const name = parseResourceName('machine', resource)
     const row = await inTransaction(deps.db, async (tx) => {
       const locked = await lockMachine(tx, name)
@@ -137,7 +166,8 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
           ...(paths.has('cordoned') && { cordoned: given.cordoned }),
           ...(paths.has('protected') && { protected: given.protected }),
         })
-        if (updated.version !== row.version) await appendEvents(tx, causeOf(context), [event(updated, 'MachineUpdated', [...paths].join(', '))])
+        if (updated.version !== row.version)
+          await appendEvents(tx, causeOf(context), [event(updated, 'MachineUpdated', [...paths].join(', '))])
       })
       return { machine }
     },
@@ -147,7 +177,8 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
       if (request.allowMissing && (await findMachine(deps.db, name)) === undefined) return {}
       await withMachine(request.name, async (tx, row) => {
         checkEtag(request.etag, row, request.name)
-        if (row.protected) throw new HubError('MACHINE_PROTECTED', `machine ${row.name} is protected; take the protection off first`)
+        if (row.protected)
+          throw new HubError('MACHINE_PROTECTED', `machine ${row.name} is protected; take the protection off first`)
         if (!row.static || row.request_id !== null || transitionMachine(row.state, 'gone') === undefined) {
           throw stateForbids(row, 'deleted', 'only static machines that serve no host can; release the host first')
         }
@@ -173,7 +204,13 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
         existing: (tx, last, limit) => listMachines(tx, filter, last?.name ?? '', limit),
       })
       for await (const { changes, revision, synced } of watched) {
-        yield { changes: changes.filter(({ row }) => matches(row)).map(({ type, row }) => ({ type, machine: toMachine(row) })), revision, synced }
+        yield {
+          changes: changes
+            .filter(({ row }) => matches(row))
+            .map(({ type, row }) => ({ type, machine: toMachine(row) })),
+          revision,
+          synced,
+        }
       }
     },
 
@@ -184,7 +221,10 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
         request: { schema: hub.SetMachinePowerRequestSchema, message: request },
         response: hub.SetMachinePowerResponseSchema,
         wake: row === undefined ? [] : [{ kind: 'work', providerId: row.provider_id }],
-        work: async (tx) => create(hub.SetMachinePowerResponseSchema, { machine: toMachine(await setPower(tx, request, causeOf(context))) }),
+        work: async (tx) =>
+          create(hub.SetMachinePowerResponseSchema, {
+            machine: toMachine(await setPower(tx, request, causeOf(context))),
+          }),
       })
       return response
     },

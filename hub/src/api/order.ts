@@ -2,9 +2,21 @@ import { create } from '@bufbuild/protobuf'
 import * as hub from '@slipway/proto/hub/v1'
 import { HubError, invalidField } from '../domain/error/errors.js'
 import type { JsonObject, Labels, Shape } from '../domain/facts.js'
-import { defaultPhoneHomeTimeoutMs, defaultProvisionTimeoutMs, type ClassSpec, type PlacementWish } from '../domain/host/host.js'
+import {
+  defaultPhoneHomeTimeoutMs,
+  defaultProvisionTimeoutMs,
+  type ClassSpec,
+  type PlacementWish,
+} from '../domain/host/host.js'
 import { hostName, parseResourceName, resourceName } from '../domain/names.js'
-import { describePlace, judgePlacement, layProviderData, mayWait, type Candidate, type Judged } from '../domain/placement/placement.js'
+import {
+  describePlace,
+  judgePlacement,
+  layProviderData,
+  mayWait,
+  type Candidate,
+  type Judged,
+} from '../domain/placement/placement.js'
 import type { Db, Tx } from '../store/database.js'
 import { classSpecOf, ensureClassForShape, findClass, nameForShape } from '../store/machine-classes.js'
 import { loadCandidates } from '../store/placement.js'
@@ -45,15 +57,22 @@ export async function checkOrder(deps: ApiDeps, order: Order): Promise<CheckedOr
   const labels = checkedLabels(host.labels, 'host.labels')
   const placement = fromPlacement(host.placement, 'host.placement')
   const { className, classSpec, shape } = await specOfOrder(deps.db, host)
-  const judged = judgePlacement({ shape: classSpec.shape, placement }, await loadCandidates(deps.db, classSpec, placement))
+  const judged = judgePlacement(
+    { shape: classSpec.shape, placement },
+    await loadCandidates(deps.db, classSpec, placement),
+  )
   if (!mayWait(judged)) throw notOffered(className, judged)
   const providerData = fromObject(host.providerData)
   const warnings: string[] = []
   // Nothing would do right now: the first place that may do later tells what the order must look like.
-  const chosen = judged.find((place) => place.chosen) ?? judged.find((place) => place.rejected === undefined || mayWait([place]))
+  const chosen =
+    judged.find((place) => place.chosen) ?? judged.find((place) => place.rejected === undefined || mayWait([place]))
   if (chosen !== undefined) {
-    warnings.push(...(await checkWithProvider(deps, order, chosen.candidate, { className, classSpec, providerData, labels })))
-    if (!chosen.chosen) warnings.push(`Nothing can be had right now; the order would wait. ${chosen.rejected?.message ?? ''}`.trim())
+    warnings.push(
+      ...(await checkWithProvider(deps, order, chosen.candidate, { className, classSpec, providerData, labels })),
+    )
+    if (!chosen.chosen)
+      warnings.push(`Nothing can be had right now; the order would wait. ${chosen.rejected?.message ?? ''}`.trim())
   }
   return {
     hostname: host.hostname === '' ? order.id : host.hostname,
@@ -71,7 +90,12 @@ export async function checkOrder(deps: ApiDeps, order: Order): Promise<CheckedOr
 export async function classOfOrder(tx: Tx, host: hub.Host): Promise<MachineClassRow> {
   if (host.machineClass === '') {
     const shape = fromShape(host.shape)
-    return ensureClassForShape(tx, nameForShape(shape), { displayName: 'Made for orders that give a shape', spec: specForShape(shape), labels: {}, annotations: {} })
+    return ensureClassForShape(tx, nameForShape(shape), {
+      displayName: 'Made for orders that give a shape',
+      spec: specForShape(shape),
+      labels: {},
+      annotations: {},
+    })
   }
   const name = parseResourceName('machine_class', host.machineClass, 'host.machine_class')
   const row = await findClass(tx, name)
@@ -79,13 +103,17 @@ export async function classOfOrder(tx: Tx, host: hub.Host): Promise<MachineClass
   return row
 }
 
-async function specOfOrder(db: Db, host: hub.Host): Promise<{ readonly className: string; readonly classSpec: ClassSpec; readonly shape: Shape | null }> {
+async function specOfOrder(
+  db: Db,
+  host: hub.Host,
+): Promise<{ readonly className: string; readonly classSpec: ClassSpec; readonly shape: Shape | null }> {
   if ((host.machineClass === '') === (host.shape === undefined)) {
     throw invalidField('host.machine_class', 'give either a machine_class or a shape, and not both')
   }
   if (host.machineClass === '') {
     const shape = fromShape(host.shape)
-    if (shape.vcpus === 0 || shape.memoryMib === 0) throw invalidField('host.shape', 'give at least vcpus and memory_mib')
+    if (shape.vcpus === 0 || shape.memoryMib === 0)
+      throw invalidField('host.shape', 'give at least vcpus and memory_mib')
     return { className: nameForShape(shape), classSpec: specForShape(shape), shape }
   }
   const name = parseResourceName('machine_class', host.machineClass, 'host.machine_class')
@@ -99,7 +127,12 @@ function specForShape(shape: Shape): ClassSpec {
     shape,
     offerings: [],
     machineSelector: null,
-    bootstrap: { phoneHome: false, phoneHomeTimeoutMs: defaultPhoneHomeTimeoutMs, provisionTimeoutMs: defaultProvisionTimeoutMs, userData: '' },
+    bootstrap: {
+      phoneHome: false,
+      phoneHomeTimeoutMs: defaultPhoneHomeTimeoutMs,
+      provisionTimeoutMs: defaultProvisionTimeoutMs,
+      userData: '',
+    },
   }
 }
 
@@ -107,7 +140,12 @@ async function checkWithProvider(
   deps: ApiDeps,
   order: Order,
   candidate: Candidate,
-  what: { readonly className: string; readonly classSpec: ClassSpec; readonly providerData: JsonObject; readonly labels: Labels },
+  what: {
+    readonly className: string
+    readonly classSpec: ClassSpec
+    readonly providerData: JsonObject
+    readonly labels: Labels
+  },
 ): Promise<string[]> {
   const provider = await findProvider(deps.db, candidate.provider.name)
   if (provider === undefined) return []
@@ -135,22 +173,40 @@ async function checkWithProvider(
     validationDeadlineMs,
   )
   if (verdict.violations.length > 0) {
-    const violations = verdict.violations.map(({ field, description }) => ({ field: field.replace(/^spec\./, 'host.'), description }))
-    throw new HubError('PROVIDER_DATA_INVALID', `provider ${provider.name} refuses the order: ${violations.map((violation) => `${violation.field}: ${violation.description}`).join('; ')}`, {
-      violations,
-      metadata: { provider: provider.name },
-    })
+    const violations = verdict.violations.map(({ field, description }) => ({
+      field: field.replace(/^spec\./, 'host.'),
+      description,
+    }))
+    throw new HubError(
+      'PROVIDER_DATA_INVALID',
+      `provider ${provider.name} refuses the order: ${violations.map((violation) => `${violation.field}: ${violation.description}`).join('; ')}`,
+      {
+        violations,
+        metadata: { provider: provider.name },
+      },
+    )
   }
-  return verdict.unavailable === undefined ? [] : [`Provider ${provider.name} was not asked: ${verdict.unavailable}. It checks the order itself before it makes anything.`]
+  return verdict.unavailable === undefined
+    ? []
+    : [
+        `Provider ${provider.name} was not asked: ${verdict.unavailable}. It checks the order itself before it makes anything.`,
+      ]
 }
 
 function notOffered(className: string, judged: readonly Judged[]): HubError {
-  const reasons = judged.slice(0, maxReasons).map(({ candidate, rejected }) => `${describePlace(candidate)}: ${rejected?.message ?? ''}`)
-  const why = reasons.length === 0 ? 'no provider that is known has an offering or a machine for it' : reasons.join('; ')
-  return new HubError('CLASS_NOT_OFFERED', `no provider offers machine class ${className} within what the order allows: ${why}. Add a provider, change the class's offerings, or widen the placement.`, {
-    metadata: { machine_class: className },
-    violations: [{ field: 'host.machine_class', description: `is not offered: ${why}` }],
-  })
+  const reasons = judged
+    .slice(0, maxReasons)
+    .map(({ candidate, rejected }) => `${describePlace(candidate)}: ${rejected?.message ?? ''}`)
+  const why =
+    reasons.length === 0 ? 'no provider that is known has an offering or a machine for it' : reasons.join('; ')
+  return new HubError(
+    'CLASS_NOT_OFFERED',
+    `no provider offers machine class ${className} within what the order allows: ${why}. Add a provider, change the class's offerings, or widen the placement.`,
+    {
+      metadata: { machine_class: className },
+      violations: [{ field: 'host.machine_class', description: `is not offered: ${why}` }],
+    },
+  )
 }
 
 function toCandidate({ candidate, chosen, rejected }: Judged): hub.PlacementCandidate {

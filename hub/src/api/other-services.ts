@@ -25,7 +25,11 @@ function filterOf(filter: hub.EventFilter | undefined): EventListFilter {
   }
 }
 
-export function eventService(deps: ApiDeps, feed: Feed<EventRow>, draining: AbortSignal): ServiceImpl<typeof hub.EventService> {
+export function eventService(
+  deps: ApiDeps,
+  feed: Feed<EventRow>,
+  draining: AbortSignal,
+): ServiceImpl<typeof hub.EventService> {
   return {
     async getEvent(request) {
       const id = parseResourceName('event', request.name)
@@ -41,7 +45,8 @@ export function eventService(deps: ApiDeps, feed: Feed<EventRow>, draining: Abor
       const page = await readPage(deps, {
         size: pageSize(request.pageSize),
         list,
-        read: (tx, limit) => listEvents(tx, filter, after === undefined ? undefined : [String(after[0]), Number(after[1])], limit),
+        read: (tx, limit) =>
+          listEvents(tx, filter, after === undefined ? undefined : [String(after[0]), Number(after[1])], limit),
         keyOf: (row) => [row.xid, row.id],
       })
       return { events: page.rows.map(toEvent), nextPageToken: page.nextPageToken, revision: page.revision }
@@ -50,13 +55,20 @@ export function eventService(deps: ApiDeps, feed: Feed<EventRow>, draining: Abor
     async *watchEvents(request, context) {
       const filter = filterOf(request.filter)
       const from =
-        request.revision === '' ? { position: await headPosition(deps.db), snapshot: '' } : decodeRevision(deps.epoch, request.revision)
+        request.revision === ''
+          ? { position: await headPosition(deps.db), snapshot: '' }
+          : decodeRevision(deps.epoch, request.revision)
       await refuseCompacted(deps.db, 'events', from.position)
-      for await (const batch of feed.watch(from, AbortSignal.any([context.signal, draining]), deps.config.watchHeartbeatMs)) {
+      for await (const batch of feed.watch(
+        from,
+        AbortSignal.any([context.signal, draining]),
+        deps.config.watchHeartbeatMs,
+      )) {
         const events = batch.rows.filter((row) => matchesEvent(filter, row)).map(toEvent)
         if (events.length > 0 || batch.rows.length === 0) yield { events, revision: batch.revision }
       }
-      if (draining.aborted) throw new HubError('DRAINING', 'this replica is shutting down; resume on another one', { retryAfterMs: 100 })
+      if (draining.aborted)
+        throw new HubError('DRAINING', 'this replica is shutting down; resume on another one', { retryAfterMs: 100 })
     },
   }
 }
@@ -78,7 +90,11 @@ export function systemService(deps: ApiDeps): ServiceImpl<typeof hub.SystemServi
 }
 
 /** Takes a machine's first word, by whichever way it came. */
-export async function phoneHome(deps: ApiDeps, token: string, hostname: string): Promise<{ readonly host: string; readonly at: Date }> {
+export async function phoneHome(
+  deps: ApiDeps,
+  token: string,
+  hostname: string,
+): Promise<{ readonly host: string; readonly at: Date }> {
   const heard = await inTransaction(deps.db, (tx) => recordPhoneHome(tx, token, { hostname }))
   if (heard.first) deps.wake.signal({ kind: 'host' }, { kind: 'change' })
   return { host: heard.hostName, at: heard.at }

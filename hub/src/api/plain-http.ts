@@ -19,7 +19,11 @@ export function plainHttp(deps: ApiDeps, isDraining: () => boolean): (request: R
     const path = (request.url ?? '/').split('?')[0] ?? '/'
     handle(deps, isDraining, request, response, path).catch((error: unknown) => {
       if (error instanceof HubError) {
-        answer(response, error.reason === 'PHONE_HOME_TOKEN_INVALID' ? 401 : error.reason === 'MESSAGE_TOO_LARGE' ? 413 : 503, { reason: error.reason, message: error.message })
+        answer(
+          response,
+          error.reason === 'PHONE_HOME_TOKEN_INVALID' ? 401 : error.reason === 'MESSAGE_TOO_LARGE' ? 413 : 503,
+          { reason: error.reason, message: error.message },
+        )
         return
       }
       // A path may hold a token: it does not go to the log.
@@ -29,12 +33,25 @@ export function plainHttp(deps: ApiDeps, isDraining: () => boolean): (request: R
   }
 }
 
-async function handle(deps: ApiDeps, isDraining: () => boolean, request: Request, response: Response, path: string): Promise<void> {
+async function handle(
+  deps: ApiDeps,
+  isDraining: () => boolean,
+  request: Request,
+  response: Response,
+  path: string,
+): Promise<void> {
   if (path === '/healthz') return answer(response, 200, { status: 'ok' })
   if (path === '/readyz') return ready(deps, isDraining, response)
   if (path === '/phone-home' || path.startsWith('/phone-home/')) return callHome(deps, request, response, path)
-  if (path === '/') return answer(response, 200, { service: 'slipway', docs: 'services are under /slipway.hub.v1.*; ask reflection, or read docs/api.md' })
-  return answer(response, 404, { reason: 'NOT_FOUND', message: 'there is nothing here; services are under /slipway.hub.v1.*' })
+  if (path === '/')
+    return answer(response, 200, {
+      service: 'slipway',
+      docs: 'services are under /slipway.hub.v1.*; ask reflection, or read docs/api.md',
+    })
+  return answer(response, 404, {
+    reason: 'NOT_FOUND',
+    message: 'there is nothing here; services are under /slipway.hub.v1.*',
+  })
 }
 
 async function ready(deps: ApiDeps, isDraining: () => boolean, response: Response): Promise<void> {
@@ -53,7 +70,9 @@ async function callHome(deps: ApiDeps, request: Request, response: Response, pat
     return answer(response, 405, { reason: 'METHOD_NOT_ALLOWED', message: 'POST to this address' })
   }
   const body = await readBody(request)
-  const token = path.slice('/phone-home/'.length) || (/^bearer +(\S+)$/i.exec(String(request.headers['authorization'] ?? ''))?.[1] ?? '')
+  const token =
+    path.slice('/phone-home/'.length) ||
+    (/^bearer +(\S+)$/i.exec(String(request.headers['authorization'] ?? ''))?.[1] ?? '')
   const { host, at } = await phoneHome(deps, token, hostnameIn(body, String(request.headers['content-type'] ?? '')))
   return answer(response, 200, { host, time: at.toISOString() })
 }
@@ -66,7 +85,8 @@ async function readBody(request: Request): Promise<string> {
   for await (const data of request) {
     const chunk = Buffer.isBuffer(data) ? data : Buffer.from(data as string)
     size += chunk.length
-    if (size > maxBodyBytes) throw new HubError('MESSAGE_TOO_LARGE', `the body is over ${maxBodyBytes} bytes; send less`)
+    if (size > maxBodyBytes)
+      throw new HubError('MESSAGE_TOO_LARGE', `the body is over ${maxBodyBytes} bytes; send less`)
     chunks.push(chunk)
   }
   return Buffer.concat(chunks).toString('utf8')
@@ -76,7 +96,9 @@ async function readBody(request: Request): Promise<string> {
 function hostnameIn(body: string, contentType: string): string {
   let said: unknown
   try {
-    said = contentType.includes('json') ? (JSON.parse(body) as { hostname?: unknown }).hostname : new URLSearchParams(body).get('hostname')
+    said = contentType.includes('json')
+      ? (JSON.parse(body) as { hostname?: unknown }).hostname
+      : new URLSearchParams(body).get('hostname')
   } catch {
     return ''
   }

@@ -26,11 +26,17 @@ export function checkAgainstSchema(
   const violations = schemaText === '' ? unexpected(value, order.field) : violationsOf(schemaText, value, order.field)
   if (violations.length === 0) return
   const text = violations.map((violation) => `${violation.field}: ${violation.description}`).join('; ')
-  throw new HubError(order.reason, `provider ${order.provider} does not take this: ${text}`, { violations, metadata: { provider: order.provider } })
+  throw new HubError(order.reason, `provider ${order.provider} does not take this: ${text}`, {
+    violations,
+    metadata: { provider: order.provider },
+  })
 }
 
 function unexpected(value: JsonObject, field: string): FieldViolation[] {
-  return Object.keys(value).map((key) => ({ field: `${field}.${key}`, description: 'is not known; the provider takes nothing here: leave it out' }))
+  return Object.keys(value).map((key) => ({
+    field: `${field}.${key}`,
+    description: 'is not known; the provider takes nothing here: leave it out',
+  }))
 }
 
 function violationsOf(schemaText: string, value: JsonObject, field: string): FieldViolation[] {
@@ -43,8 +49,12 @@ function violationsOf(schemaText: string, value: JsonObject, field: string): Fie
       const key = String(params['additionalProperty'] ?? params['unevaluatedProperty'] ?? '')
       return { field: `${path}.${key}`, description: 'is not known; leave it out, or mind its spelling' }
     }
-    if (error.keyword === 'required') return { field: `${path}.${String(params['missingProperty'])}`, description: 'is missing; give it' }
-    const choices = error.keyword === 'enum' && Array.isArray(params['allowedValues']) ? `: ${(params['allowedValues'] as unknown[]).map(String).join(', ')}` : ''
+    if (error.keyword === 'required')
+      return { field: `${path}.${String(params['missingProperty'])}`, description: 'is missing; give it' }
+    const choices =
+      error.keyword === 'enum' && Array.isArray(params['allowedValues'])
+        ? `: ${(params['allowedValues'] as unknown[]).map(String).join(', ')}`
+        : ''
     return { field: path, description: `${error.message ?? 'is wrong'}${choices}` }
   })
 }
@@ -53,7 +63,11 @@ function compile(schemaText: string): ValidateFunction {
   const known = compiled.get(schemaText)
   if (known !== undefined) return known
   const schema = JSON.parse(schemaText) as Record<string, unknown>
-  if (schema['additionalProperties'] === undefined && schema['unevaluatedProperties'] === undefined && schema['type'] === 'object') {
+  if (
+    schema['additionalProperties'] === undefined &&
+    schema['unevaluatedProperties'] === undefined &&
+    schema['type'] === 'object'
+  ) {
     schema['additionalProperties'] = false
   }
   const ajv = new Ajv2020({ strict: false, allErrors: true, addUsedSchema: false })

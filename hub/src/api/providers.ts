@@ -22,7 +22,16 @@ import {
   type ProviderListFilter,
 } from '../store/providers.js'
 import type { ProviderRow } from '../store/tables.js'
-import { causeOf, checkEtag, createOnce, decodePageToken, maskedPaths, pageSize, readPage, type ApiDeps } from './context.js'
+import {
+  causeOf,
+  checkEtag,
+  createOnce,
+  decodePageToken,
+  maskedPaths,
+  pageSize,
+  readPage,
+  type ApiDeps,
+} from './context.js'
 import { checkedLabels, fromKind, fromObject, nameOf, toTime } from './convert.js'
 import { checkAgainstSchema } from './provider-data.js'
 import { toProvider } from './resources.js'
@@ -39,7 +48,9 @@ const stateNumbers = {
 } as const
 
 export function providerNotFound(name: string): HubError {
-  return new HubError('PROVIDER_NOT_FOUND', `there is no provider ${name}; \`slipway get providers\` lists them`, { metadata: { provider: name } })
+  return new HubError('PROVIDER_NOT_FOUND', `there is no provider ${name}; \`slipway get providers\` lists them`, {
+    metadata: { provider: name },
+  })
 }
 
 function filterOf(filter: hub.ProviderFilter | undefined): ProviderListFilter {
@@ -69,12 +80,19 @@ function event(row: Pick<ProviderRow, 'id' | 'name'>, reason: EventDraft['reason
 function checkConfiguration(row: ProviderRow, change: ProviderChange): void {
   const known = row.state !== 'PENDING' || row.config_schema !== '' || row.data_schema !== ''
   const about = { reason: 'PROVIDER_CONFIG_INVALID' as const, provider: row.name, known }
-  if (change.config !== undefined) checkAgainstSchema(row.config_schema, change.config, { ...about, field: 'provider.config' })
-  if (change.credentials !== undefined) checkAgainstSchema(row.credentials_schema, change.credentials, { ...about, field: 'provider.credentials' })
+  if (change.config !== undefined)
+    checkAgainstSchema(row.config_schema, change.config, { ...about, field: 'provider.config' })
+  if (change.credentials !== undefined)
+    checkAgainstSchema(row.credentials_schema, change.credentials, { ...about, field: 'provider.credentials' })
 }
 
-function changeOf(provider: hub.Provider, paths: ReadonlySet<(typeof mutable)[number]>, explicit: boolean): ProviderChange {
-  const credentials: JsonObject | undefined = provider.credentials === undefined ? undefined : fromObject(provider.credentials)
+function changeOf(
+  provider: hub.Provider,
+  paths: ReadonlySet<(typeof mutable)[number]>,
+  explicit: boolean,
+): ProviderChange {
+  const credentials: JsonObject | undefined =
+    provider.credentials === undefined ? undefined : fromObject(provider.credentials)
   return {
     ...(paths.has('config') && (explicit || provider.config !== undefined) && { config: fromObject(provider.config) }),
     // Left out, credentials stay as they are: nobody can read them to give them back.
@@ -94,7 +112,11 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
     )
     return rows.map((row) => toProvider(row, details.get(row.id)))
   }
-  const insert = async (tx: Tx, request: hub.CreateProviderRequest, cause: ReturnType<typeof causeOf>): Promise<hub.CreateProviderResponse> => {
+  const insert = async (
+    tx: Tx,
+    request: hub.CreateProviderRequest,
+    cause: ReturnType<typeof causeOf>,
+  ): Promise<hub.CreateProviderResponse> => {
     const given = request.provider ?? create(hub.ProviderSchema)
     const row = await insertProvider(tx, deps.keyring, {
       name: request.providerId,
@@ -171,8 +193,18 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
         const updated = await updateProvider(tx, deps.keyring, locked, change)
         const drains = updated.draining !== locked.draining
         await appendEvents(tx, causeOf(context), [
-          ...(updated.version === locked.version && change.credentials === undefined ? [] : [event(updated, 'ProviderUpdated', changedText(locked, updated, change))]),
-          ...(drains ? [event(updated, updated.draining ? 'ProviderDraining' : 'ProviderUndrained', updated.draining ? 'It gets no new orders' : 'It gets new orders again')] : []),
+          ...(updated.version === locked.version && change.credentials === undefined
+            ? []
+            : [event(updated, 'ProviderUpdated', changedText(locked, updated, change))]),
+          ...(drains
+            ? [
+                event(
+                  updated,
+                  updated.draining ? 'ProviderDraining' : 'ProviderUndrained',
+                  updated.draining ? 'It gets no new orders' : 'It gets new orders again',
+                ),
+              ]
+            : []),
         ])
         return updated
       })
@@ -191,9 +223,13 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
         checkEtag(request.etag, locked, request.name)
         const use = await countProviderUse(tx, locked.id)
         if (use.requests + use.machines > 0) {
-          throw new HubError('PROVIDER_IN_USE', `provider ${name} has ${use.requests} machine requests and ${use.machines} machines; drain it, and release or remove them first`, {
-            metadata: { machine_requests: String(use.requests), machines: String(use.machines) },
-          })
+          throw new HubError(
+            'PROVIDER_IN_USE',
+            `provider ${name} has ${use.requests} machine requests and ${use.machines} machines; drain it, and release or remove them first`,
+            {
+              metadata: { machine_requests: String(use.requests), machines: String(use.machines) },
+            },
+          )
         }
         await deleteProvider(tx, locked.id)
         await appendEvents(tx, causeOf(context), [event(locked, 'ProviderDeleted', 'Deleted')])
@@ -210,14 +246,19 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
         resource: 'provider',
         revision: request.revision,
         matches: (row) => matches(filter, name, row),
-        existing: async (tx, last, limit) => (await listProviders(tx, filter, last?.name ?? '', limit)).filter((row) => name === '' || row.name === name),
+        existing: async (tx, last, limit) =>
+          (await listProviders(tx, filter, last?.name ?? '', limit)).filter((row) => name === '' || row.name === name),
       })
       for await (const { changes, revision, synced } of watched) {
         const details = await readProviderDetails(
           deps.db,
           changes.map(({ row }) => row.id),
         )
-        yield { changes: changes.map(({ type, row }) => ({ type, provider: toProvider(row, details.get(row.id)) })), revision, synced }
+        yield {
+          changes: changes.map(({ type, row }) => ({ type, provider: toProvider(row, details.get(row.id)) })),
+          revision,
+          synced,
+        }
       }
     },
 
@@ -227,7 +268,13 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
       const made = await inTransaction(deps.db, async (tx) => {
         const row = await lockProvider(tx, name)
         if (row === undefined) throw providerNotFound(name)
-        return createJoinToken(tx, { providerId: row.id, providerName: row.name, ttlMs, fingerprint: deps.authority.fingerprint, cause: causeOf(context) })
+        return createJoinToken(tx, {
+          providerId: row.id,
+          providerName: row.name,
+          ttlMs,
+          fingerprint: deps.authority.fingerprint,
+          cause: causeOf(context),
+        })
       })
       deps.wake.signal({ kind: 'change' })
       return { joinToken: made.token, expireTime: toTime(made.expiresAt), gatewayAddress: deps.config.gatewayAdvertise }

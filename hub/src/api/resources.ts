@@ -2,7 +2,15 @@ import { create } from '@bufbuild/protobuf'
 import * as hub from '@slipway/proto/hub/v1'
 import * as wire from '@slipway/proto/provider/v1'
 import { hostName, resourceName } from '../domain/names.js'
-import type { EventRow, HostRow, MachineClassRow, MachineRequestRow, MachineRow, OfferingRow, ProviderRow } from '../store/tables.js'
+import type {
+  EventRow,
+  HostRow,
+  MachineClassRow,
+  MachineRequestRow,
+  MachineRow,
+  OfferingRow,
+  ProviderRow,
+} from '../store/tables.js'
 import {
   capabilityNumbers,
   healthNumbers,
@@ -30,7 +38,8 @@ import {
 // Rows as resources. They are made of nothing but the row, so that a change record gives the same as a read; what only reads can tell is laid on top.
 
 const etag = (row: { readonly version: number }) => String(row.version)
-const named = (collection: 'provider' | 'machine' | 'machine_request', name: string | null) => (name === null ? '' : resourceName(collection, name))
+const named = (collection: 'provider' | 'machine' | 'machine_request', name: string | null) =>
+  name === null ? '' : resourceName(collection, name)
 
 /** What only a read can tell of a provider: its live sessions and what it offers. */
 export interface ProviderDetails {
@@ -50,7 +59,11 @@ export interface ProviderDetails {
 }
 
 export function toProvider(row: ProviderRow, details?: ProviderDetails): hub.Provider {
-  const connections = { PENDING: hub.ProviderState.PENDING, CONNECTED: hub.ProviderState.CONNECTED, DISCONNECTED: hub.ProviderState.DISCONNECTED }
+  const connections = {
+    PENDING: hub.ProviderState.PENDING,
+    CONNECTED: hub.ProviderState.CONNECTED,
+    DISCONNECTED: hub.ProviderState.DISCONNECTED,
+  }
   return create(hub.ProviderSchema, {
     name: resourceName('provider', row.name),
     uid: row.id,

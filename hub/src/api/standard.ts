@@ -34,7 +34,11 @@ export class HealthStatus {
       },
       list() {
         const status = overall()
-        return { statuses: Object.fromEntries([...services].map((service) => [service, create(healthV1.HealthCheckResponseSchema, { status })])) }
+        return {
+          statuses: Object.fromEntries(
+            [...services].map((service) => [service, create(healthV1.HealthCheckResponseSchema, { status })]),
+          ),
+        }
       },
       async *watch(request, context) {
         let last: number | undefined
@@ -81,7 +85,8 @@ export function reflectionServices(services: readonly DescService[]): {
           const v1 = answer(request as unknown as V1Request)
           yield create(reflectionV1Alpha.ServerReflectionResponseSchema, {
             validHost: v1.validHost,
-            messageResponse: v1.messageResponse as unknown as reflectionV1Alpha.ServerReflectionResponse['messageResponse'],
+            messageResponse:
+              v1.messageResponse as unknown as reflectionV1Alpha.ServerReflectionResponse['messageResponse'],
           })
         }
       },
@@ -99,7 +104,8 @@ function makeAnswerer(services: readonly DescService[]): (request: V1Request) =>
   for (const service of services) collect(service.file)
   const bySymbol = new Map<string, DescFile>()
   const index = (file: DescFile): void => {
-    for (const type of [...file.messages, ...file.enums, ...file.extensions, ...file.services]) indexType(type, file, bySymbol)
+    for (const type of [...file.messages, ...file.enums, ...file.extensions, ...file.services])
+      indexType(type, file, bySymbol)
   }
   files.forEach(index)
   const withDependencies = (file: DescFile): Uint8Array[] => {
@@ -115,14 +121,19 @@ function makeAnswerer(services: readonly DescService[]): (request: V1Request) =>
   const found = (file: DescFile | undefined, what: string): V1Response['messageResponse'] =>
     file === undefined
       ? error(notFound, `${what} is not known`)
-      : { case: 'fileDescriptorResponse', value: create(reflectionV1.FileDescriptorResponseSchema, { fileDescriptorProto: withDependencies(file) }) }
+      : {
+          case: 'fileDescriptorResponse',
+          value: create(reflectionV1.FileDescriptorResponseSchema, { fileDescriptorProto: withDependencies(file) }),
+        }
   const respond = (request: V1Request): V1Response['messageResponse'] => {
     const asked = request.messageRequest
     switch (asked.case) {
       case 'listServices':
         return {
           case: 'listServicesResponse',
-          value: create(reflectionV1.ListServiceResponseSchema, { service: services.map((service) => ({ name: service.typeName })) }),
+          value: create(reflectionV1.ListServiceResponseSchema, {
+            service: services.map((service) => ({ name: service.typeName })),
+          }),
         }
       case 'fileByFilename':
         return found(files.get(asked.value), asked.value)
@@ -131,7 +142,11 @@ function makeAnswerer(services: readonly DescService[]): (request: V1Request) =>
       case 'fileContainingExtension':
         return found(
           [...files.values()].find((file) =>
-            file.extensions.some((extension) => extension.extendee.typeName === asked.value.containingType && extension.number === asked.value.extensionNumber),
+            file.extensions.some(
+              (extension) =>
+                extension.extendee.typeName === asked.value.containingType &&
+                extension.number === asked.value.extensionNumber,
+            ),
           ),
           `extension ${asked.value.extensionNumber} of ${asked.value.containingType}`,
         )
@@ -141,7 +156,9 @@ function makeAnswerer(services: readonly DescService[]): (request: V1Request) =>
           value: create(reflectionV1.ExtensionNumberResponseSchema, {
             baseTypeName: asked.value,
             extensionNumber: [...files.values()].flatMap((file) =>
-              file.extensions.filter((extension) => extension.extendee.typeName === asked.value).map((extension) => extension.number),
+              file.extensions
+                .filter((extension) => extension.extendee.typeName === asked.value)
+                .map((extension) => extension.number),
             ),
           }),
         }
@@ -150,10 +167,18 @@ function makeAnswerer(services: readonly DescService[]): (request: V1Request) =>
     }
   }
   return (request) =>
-    create(reflectionV1.ServerReflectionResponseSchema, { validHost: request.host, originalRequest: request, messageResponse: respond(request) })
+    create(reflectionV1.ServerReflectionResponseSchema, {
+      validHost: request.host,
+      originalRequest: request,
+      messageResponse: respond(request),
+    })
 }
 
-type Named = DescFile['messages'][number] | DescFile['enums'][number] | DescFile['extensions'][number] | DescFile['services'][number]
+type Named =
+  | DescFile['messages'][number]
+  | DescFile['enums'][number]
+  | DescFile['extensions'][number]
+  | DescFile['services'][number]
 
 function indexType(type: Named, file: DescFile, bySymbol: Map<string, DescFile>): void {
   bySymbol.set(type.typeName, file)

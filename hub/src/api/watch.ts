@@ -35,7 +35,11 @@ export interface WatchParts {
 }
 
 /** What exists, where no revision is given, and then every change after it, in commit order, once. */
-export async function* watchResources<Row>(parts: WatchParts, context: HandlerContext, order: WatchOrder<Row>): AsyncGenerator<WatchMessage<Row>> {
+export async function* watchResources<Row>(
+  parts: WatchParts,
+  context: HandlerContext,
+  order: WatchOrder<Row>,
+): AsyncGenerator<WatchMessage<Row>> {
   const { deps, feed } = parts
   const signal = AbortSignal.any([context.signal, parts.draining])
   let from
@@ -60,7 +64,8 @@ export async function* watchResources<Row>(parts: WatchParts, context: HandlerCo
     // Several changes of one commit go in one message, as far as they came in one batch.
     if (changes.length > 0 || batch.rows.length === 0) yield { changes, revision: batch.revision, synced: false }
   }
-  if (parts.draining.aborted) throw new HubError('DRAINING', 'this replica is shutting down; resume on another one', { retryAfterMs: 100 })
+  if (parts.draining.aborted)
+    throw new HubError('DRAINING', 'this replica is shutting down; resume on another one', { retryAfterMs: 100 })
 }
 
 async function readExisting<Row>(deps: ApiDeps, order: WatchOrder<Row>) {

@@ -51,7 +51,12 @@ export class Authority {
   readonly #key: webcrypto.CryptoKey
   readonly #providerCertificateMs: number
 
-  private constructor(hubId: string, stored: readonly StoredAuthority[], key: webcrypto.CryptoKey, options: AuthorityOptions) {
+  private constructor(
+    hubId: string,
+    stored: readonly StoredAuthority[],
+    key: webcrypto.CryptoKey,
+    options: AuthorityOptions,
+  ) {
     const [current] = stored
     if (current === undefined) throw new Error('there is no authority')
     this.#hubId = hubId
@@ -107,7 +112,10 @@ export class Authority {
       subject: 'CN=slipway gateway',
       lifeMs: gatewayLifeMs,
       usage: x509.ExtendedKeyUsage.serverAuth,
-      names: [...new Set([gatewayServerName, ...names])].map((name) => ({ type: isIP(name) === 0 ? ('dns' as const) : ('ip' as const), value: name })),
+      names: [...new Set([gatewayServerName, ...names])].map((name) => ({
+        type: isIP(name) === 0 ? ('dns' as const) : ('ip' as const),
+        value: name,
+      })),
     })
     const pkcs8 = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey))
     return {
@@ -149,7 +157,9 @@ export class Authority {
 /** Who a certificate speaks for, or undefined where it is no provider's. That it is of our authority has been checked by TLS. */
 export function readIdentity(certificateDer: Uint8Array): ProviderIdentity | undefined {
   const certificate = new X509Certificate(certificateDer)
-  const match = /^URI:spiffe:\/\/slipway\/([0-9a-f-]{36})\/provider\/([0-9a-f-]{36})$/.exec(certificate.subjectAltName ?? '')
+  const match = /^URI:spiffe:\/\/slipway\/([0-9a-f-]{36})\/provider\/([0-9a-f-]{36})$/.exec(
+    certificate.subjectAltName ?? '',
+  )
   if (match?.[1] === undefined || match[2] === undefined) return undefined
   return { hubId: match[1], providerId: match[2], serial: certificate.serialNumber.toLowerCase().replace(/^0+/, '') }
 }
@@ -171,7 +181,8 @@ async function checkedPublicKey(csrDer: Uint8Array): Promise<webcrypto.CryptoKey
   }
   if (!verified) throw refuse('has a wrong signature')
   const { algorithm } = csr.publicKey
-  if ('modulusLength' in algorithm && Number(algorithm.modulusLength) < minRsaBits) throw refuse(`has an RSA key of less than ${minRsaBits} bits`)
+  if ('modulusLength' in algorithm && Number(algorithm.modulusLength) < minRsaBits)
+    throw refuse(`has an RSA key of less than ${minRsaBits} bits`)
   try {
     return await csr.publicKey.export()
   } catch (error) {

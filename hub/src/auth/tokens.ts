@@ -32,7 +32,11 @@ export function newTokenId(kind: 'client' | 'join'): string {
  * @param id lower-case hexadecimal; for phone-home tokens the request's UUID, with or without dashes.
  * @param extra join: the authority's fingerprint.
  */
-export function mintToken(kind: TokenKind, id: string, extra = ''): { readonly token: string; readonly secretHash: Buffer } {
+export function mintToken(
+  kind: TokenKind,
+  id: string,
+  extra = '',
+): { readonly token: string; readonly secretHash: Buffer } {
   const secret = randomBytes(32).toString('hex')
   const plainId = id.replaceAll('-', '')
   const start = `${forms[kind].prefix}_${plainId}_${secret}`

@@ -9,7 +9,13 @@ import { expectRefusal } from '../../testing/expect.js'
 import { HubError } from '../domain/error/errors.js'
 import { createLogger } from '../observe/log.js'
 import { makeKeyring, parseKey, UnsealError } from '../secrets/keyring.js'
-import { authenticateClient, createBootstrapToken, createClientToken, listClientTokens, revokeClientToken } from '../store/client-tokens.js'
+import {
+  authenticateClient,
+  createBootstrapToken,
+  createClientToken,
+  listClientTokens,
+  revokeClientToken,
+} from '../store/client-tokens.js'
 import { createJoinToken, useJoinToken } from '../store/join-tokens.js'
 import { hubCause } from '../store/events.js'
 import { inTransaction } from '../store/database.js'
@@ -32,7 +38,8 @@ void t.test('tokens', async (t) => {
     const parsed = parseToken(kind, token)
     t.match(parsed, { id: id.replaceAll('-', ''), extra }, kind)
     t.ok(secretMatches(parsed?.secret ?? '', secretHash))
-    for (const [other] of kinds) if (other !== kind) t.equal(parseToken(other, token), undefined, `${kind} is no ${other} token`)
+    for (const [other] of kinds)
+      if (other !== kind) t.equal(parseToken(other, token), undefined, `${kind} is no ${other} token`)
   }
   const { token } = mintToken('client', newTokenId('client'))
   fc.assert(
@@ -54,7 +61,11 @@ void t.test('the keyring', async (t) => {
   const sealed = keyring.seal('host.user-data', 'a', 'secret text')
   t.equal(keyring.open('host.user-data', 'a', sealed).toString(), 'secret text')
   t.notOk(sealed.includes('secret text'))
-  t.not(keyring.seal('host.user-data', 'a', 'x').toString('hex'), keyring.seal('host.user-data', 'a', 'x').toString('hex'), 'no two sealings are alike')
+  t.not(
+    keyring.seal('host.user-data', 'a', 'x').toString('hex'),
+    keyring.seal('host.user-data', 'a', 'x').toString('hex'),
+    'no two sealings are alike',
+  )
   t.throws(() => keyring.open('host.user-data', 'b', sealed), UnsealError, 'of another row')
   t.throws(() => keyring.open('request.user-data', 'a', sealed), UnsealError, 'for another purpose')
   t.throws(() => makeKeyring([randomBytes(32)]).open('host.user-data', 'a', sealed), /was not given/)
@@ -62,7 +73,8 @@ void t.test('the keyring', async (t) => {
     const changed = Buffer.from(sealed)
     changed[at] = (changed[at] ?? 0) ^ 1
     if (opens(() => keyring.open('host.user-data', 'a', changed))) t.fail(`a change of byte ${at} went unseen`)
-    if (opens(() => keyring.open('host.user-data', 'a', sealed.subarray(0, at)))) t.fail(`a cut at byte ${at} went unseen`)
+    if (opens(() => keyring.open('host.user-data', 'a', sealed.subarray(0, at))))
+      t.fail(`a cut at byte ${at} went unseen`)
   }
   const rotated = makeKeyring([randomBytes(32), key])
   t.equal(rotated.open('host.user-data', 'a', sealed).toString(), 'secret text', 'an older key still opens')
@@ -82,7 +94,11 @@ function opens(work: () => unknown): boolean {
 
 async function csr(algorithm: webcrypto.EcKeyGenParams | webcrypto.RsaHashedKeyGenParams): Promise<Uint8Array> {
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
-  const request = await x509.Pkcs10CertificateRequestGenerator.create({ name: 'CN=evil hub', keys, signingAlgorithm: { ...algorithm, hash: 'SHA-256' } as webcrypto.EcdsaParams })
+  const request = await x509.Pkcs10CertificateRequestGenerator.create({
+    name: 'CN=evil hub',
+    keys,
+    signingAlgorithm: { ...algorithm, hash: 'SHA-256' } as webcrypto.EcdsaParams,
+  })
   return new Uint8Array(request.rawData)
 }
 
@@ -100,7 +116,12 @@ void t.test('the authority', async (t) => {
   const certificate = new X509Certificate(issued.certificateDer)
   t.notMatch(certificate.subject, /evil/, 'the hub chooses every name')
   t.ok(certificate.verify(new X509Certificate(one.caDer[0] ?? new Uint8Array()).publicKey))
-  const weak = await csr({ name: 'RSASSA-PKCS1-v1_5', modulusLength: 1024, publicExponent: new Uint8Array([1, 0, 1]), hash: 'SHA-256' })
+  const weak = await csr({
+    name: 'RSASSA-PKCS1-v1_5',
+    modulusLength: 1024,
+    publicExponent: new Uint8Array([1, 0, 1]),
+    hash: 'SHA-256',
+  })
   const refused = (csrDer: Uint8Array) => one.issueProviderCertificate({ csrDer, providerId, instanceName: '' })
   await expectRefusal(t, refused(weak), 'CSR_INVALID')
   await expectRefusal(t, refused(randomBytes(200)), 'CSR_INVALID')
@@ -109,7 +130,10 @@ void t.test('the authority', async (t) => {
   await expectRefusal(t, refused(tampered), 'CSR_INVALID')
   t.equal(readIdentity(one.caDer[0] ?? new Uint8Array()), undefined, 'the authority itself is no provider')
   const gateway = await one.issueGatewayCertificate(['hub.example', '192.0.2.7'])
-  t.match(new X509Certificate(gateway.certificatePem).subjectAltName, /gateway\.slipway\.internal.*hub\.example.*192\.0\.2\.7/)
+  t.match(
+    new X509Certificate(gateway.certificatePem).subjectAltName,
+    /gateway\.slipway\.internal.*hub\.example.*192\.0\.2\.7/,
+  )
 })
 
 void t.test('join tokens let one in, once', async (t) => {
@@ -129,16 +153,40 @@ void t.test('join tokens let one in, once', async (t) => {
     }),
   )
   const make = (ttlMs: number) =>
-    inTransaction(db, (tx) => createJoinToken(tx, { providerId: provider.id, providerName: 'p', ttlMs, fingerprint: 'ab'.repeat(32), cause: hubCause }))
+    inTransaction(db, (tx) =>
+      createJoinToken(tx, {
+        providerId: provider.id,
+        providerName: 'p',
+        ttlMs,
+        fingerprint: 'ab'.repeat(32),
+        cause: hubCause,
+      }),
+    )
   const { token } = await make(60_000)
-  const tries = await Promise.allSettled(Array.from({ length: 20 }, (_, index) => inTransaction(db, (tx) => useJoinToken(tx, token, `instance ${index}`))))
+  const tries = await Promise.allSettled(
+    Array.from({ length: 20 }, (_, index) => inTransaction(db, (tx) => useJoinToken(tx, token, `instance ${index}`))),
+  )
   t.equal(tries.filter((result) => result.status === 'fulfilled').length, 1, 'of twenty at once, one is let in')
-  t.ok(tries.every((result) => result.status === 'fulfilled' || (result.reason instanceof HubError && result.reason.reason === 'JOIN_TOKEN_USED')))
+  t.ok(
+    tries.every(
+      (result) =>
+        result.status === 'fulfilled' ||
+        (result.reason instanceof HubError && result.reason.reason === 'JOIN_TOKEN_USED'),
+    ),
+  )
   const expired = await make(1)
   // A token of one millisecond is too old as soon as the database's clock has moved on.
   await sql`select pg_sleep(0.01)`.execute(db)
-  await expectRefusal(t, inTransaction(db, (tx) => useJoinToken(tx, expired.token, 'late')), 'JOIN_TOKEN_EXPIRED')
-  await expectRefusal(t, inTransaction(db, (tx) => useJoinToken(tx, `swj_${'0'.repeat(24)}_${'0'.repeat(64)}_${'0'.repeat(64)}`, 'x')), 'JOIN_TOKEN_INVALID')
+  await expectRefusal(
+    t,
+    inTransaction(db, (tx) => useJoinToken(tx, expired.token, 'late')),
+    'JOIN_TOKEN_EXPIRED',
+  )
+  await expectRefusal(
+    t,
+    inTransaction(db, (tx) => useJoinToken(tx, `swj_${'0'.repeat(24)}_${'0'.repeat(64)}_${'0'.repeat(64)}`, 'x')),
+    'JOIN_TOKEN_INVALID',
+  )
 })
 
 void t.test('client tokens', async (t) => {
@@ -157,7 +205,10 @@ void t.test('the log keeps secrets to itself', async (t) => {
   const lines: string[] = []
   const log = createLogger({ level: 'trace', destination: { write: (line) => lines.push(line) } })
   const { token } = mintToken('client', newTokenId('client'))
-  log.info({ token, nested: { credentials: { a: 'canary' }, deep: { password: 'canary' } } }, `a token ${token} in a text`)
+  log.info(
+    { token, nested: { credentials: { a: 'canary' }, deep: { password: 'canary' } } },
+    `a token ${token} in a text`,
+  )
   log.error({ err: new Error(`refused ${token}`) }, 'an error')
   const text = lines.join('')
   t.notMatch(text, /canary/)

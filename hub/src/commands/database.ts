@@ -10,7 +10,8 @@ type Flags = Readonly<Record<string, string | boolean | undefined>>
 /** Opens the database that the settings name, for one piece of work. The hub of an embedded one must be down. */
 async function withDatabase(flags: Flags, work: (db: Db, config: HubConfig) => Promise<void>): Promise<void> {
   const config = readConfig('serve', flags, process.env)
-  const embedded = config.databaseUrl === undefined ? await startEmbeddedDatabase(join(config.dataDir ?? '', 'database')) : undefined
+  const embedded =
+    config.databaseUrl === undefined ? await startEmbeddedDatabase(join(config.dataDir ?? '', 'database')) : undefined
   const db = openDatabase({ connectionString: config.databaseUrl ?? embedded?.connectionString ?? '', poolSize: 2 })
   try {
     await work(db, config)
@@ -42,8 +43,15 @@ export function runTokenCreate(name: string, flags: Flags): Promise<void> {
 export function runTokenList(flags: Flags): Promise<void> {
   return withDatabase(flags, async (db) => {
     for (const token of await listClientTokens(db)) {
-      const state = token.revokedAt !== null ? 'revoked' : token.expiresAt !== null && token.expiresAt < new Date() ? 'expired' : 'valid'
-      console.log([token.id, state.padEnd(7), `used ${token.lastUsedAt?.toISOString() ?? 'never'}`, token.name].join('  '))
+      const state =
+        token.revokedAt !== null
+          ? 'revoked'
+          : token.expiresAt !== null && token.expiresAt < new Date()
+            ? 'expired'
+            : 'valid'
+      console.log(
+        [token.id, state.padEnd(7), `used ${token.lastUsedAt?.toISOString() ?? 'never'}`, token.name].join('  '),
+      )
     }
   })
 }
@@ -51,7 +59,8 @@ export function runTokenList(flags: Flags): Promise<void> {
 /** @throws Error where there is no such token. */
 export function runTokenRevoke(id: string, flags: Flags): Promise<void> {
   return withDatabase(flags, async (db) => {
-    if (!(await revokeClientToken(db, id))) throw new Error(`there is no token ${id}; \`slipway-hub token list\` shows them`)
+    if (!(await revokeClientToken(db, id)))
+      throw new Error(`there is no token ${id}; \`slipway-hub token list\` shows them`)
     console.error(`Token ${id} is revoked.`)
   })
 }

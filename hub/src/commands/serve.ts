@@ -6,19 +6,25 @@ import { createLogger } from '../observe/log.js'
 const unfixedLines = [20, 21, 23]
 
 /** Runs a hub until it is told to stop. Resolves with the exit code. */
-export async function serve(mode: HubConfig['mode'], flags: Readonly<Record<string, string | boolean | undefined>>): Promise<number> {
+export async function serve(
+  mode: HubConfig['mode'],
+  flags: Readonly<Record<string, string | boolean | undefined>>,
+): Promise<number> {
   const config = readConfig(mode, flags, process.env)
   const key = readKey(config, process.env)
   const log = createLogger({ level: config.logLevel })
   const major = Number(process.versions.node.split('.')[0])
-  if (unfixedLines.includes(major)) log.warn(`Node ${process.versions.node} is of a line that gets no security fixes any more; run on Node 24`)
+  if (unfixedLines.includes(major))
+    log.warn(`Node ${process.versions.node} is of a line that gets no security fixes any more; run on Node 24`)
   process.on('unhandledRejection', (error) => {
     log.fatal({ err: error }, 'unhandled rejection')
     process.exit(1)
   })
   const hub = await startHub(config, key, log)
   if (hub.bootstrapToken !== undefined) {
-    process.stdout.write(`\nThe first client token. It is shown this once:\n\n  ${hub.bootstrapToken}\n\nslipway login --server ${hub.apiUrl} --token-file -\n\n`)
+    process.stdout.write(
+      `\nThe first client token. It is shown this once:\n\n  ${hub.bootstrapToken}\n\nslipway login --server ${hub.apiUrl} --token-file -\n\n`,
+    )
   }
   await stopSignal()
   log.info('stopping')

@@ -116,7 +116,8 @@ export function toMs(duration: Duration | undefined): number {
 
 export function fromAddresses(addresses: readonly Address[]): facts.Address[] {
   return addresses.map((address) => ({
-    type: address.type === AddressType.PUBLIC ? 'PUBLIC' : address.type === AddressType.PRIVATE ? 'PRIVATE' : 'UNSPECIFIED',
+    type:
+      address.type === AddressType.PUBLIC ? 'PUBLIC' : address.type === AddressType.PRIVATE ? 'PRIVATE' : 'UNSPECIFIED',
     ip: address.ip,
   }))
 }
@@ -192,13 +193,20 @@ export function fromReport(report: Report): ReportFacts {
     ...(observed !== undefined && { observed: fromObserved(observed) }),
     ...(failure !== undefined && { failure: fromFailure(failure) }),
     ...(completed !== undefined && {
-      completed: { operation: fromOperation(completed.operation), operationGeneration: Number(completed.operationGeneration) },
+      completed: {
+        operation: fromOperation(completed.operation),
+        operationGeneration: Number(completed.operationGeneration),
+      },
     }),
   }
 }
 
 /** The stored steps of one operation, for whoever goes on with it. */
-export function toStepResults(steps: readonly StoredStep[], operation: string | null, operationGeneration: number): StepResult[] {
+export function toStepResults(
+  steps: readonly StoredStep[],
+  operation: string | null,
+  operationGeneration: number,
+): StepResult[] {
   return steps
     .filter((step) => step.operation === operation && step.operationGeneration === operationGeneration)
     .map((step) =>
@@ -246,7 +254,13 @@ export function toMachineSpec(row: MachineRequestRow, secrets: BootstrapSecrets 
   })
 }
 
-export function toShape(shape: facts.Shape): { vcpus: number; memoryMib: bigint; diskGib: bigint; diskClass: string; architecture: string } {
+export function toShape(shape: facts.Shape): {
+  vcpus: number
+  memoryMib: bigint
+  diskGib: bigint
+  diskClass: string
+  architecture: string
+} {
   return {
     vcpus: shape.vcpus,
     memoryMib: BigInt(shape.memoryMib),
@@ -265,7 +279,11 @@ function toStaticMachine(row: MachineRow) {
 }
 
 /** The wish for a machine request. */
-export function toRequestDesired(row: MachineRequestRow, machine: MachineRow | undefined, secrets: BootstrapSecrets | undefined): Desired {
+export function toRequestDesired(
+  row: MachineRequestRow,
+  machine: MachineRow | undefined,
+  secrets: BootstrapSecrets | undefined,
+): Desired {
   return create(DesiredSchema, {
     generation: BigInt(row.generation),
     operation: toOperation(row.operation),
@@ -296,7 +314,12 @@ export function toObserved(row: MachineRequestRow | MachineRow) {
   const isRequest = 'presence' in row
   return {
     generation: BigInt(row.observed_generation),
-    presence: !isRequest || row.presence === 'PRESENT' ? Presence.PRESENT : row.presence === 'ABSENT' ? Presence.ABSENT : Presence.UNSPECIFIED,
+    presence:
+      !isRequest || row.presence === 'PRESENT'
+        ? Presence.PRESENT
+        : row.presence === 'ABSENT'
+          ? Presence.ABSENT
+          : Presence.UNSPECIFIED,
     externalId: row.external_id ?? '',
     power: toPower(row.power),
     rebootsDone: BigInt(row.reboots_done),
@@ -327,6 +350,11 @@ export function toMachineSpecToValidate(order: OrderToValidate): MachineSpec {
     shape: toShape(order.shape),
     providerData: order.providerData as ProtoJsonObject,
     bootstrap: { hostname: order.hostname },
-    host: { host: order.hostName, workspace: order.workspace, machineClass: order.machineClass, labels: { ...order.labels } },
+    host: {
+      host: order.hostName,
+      workspace: order.workspace,
+      machineClass: order.machineClass,
+      labels: { ...order.labels },
+    },
   })
 }

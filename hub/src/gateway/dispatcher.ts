@@ -14,7 +14,14 @@ import {
   type ItemDetails,
 } from '../store/work-items.js'
 import type { Tx } from '../store/database.js'
-import { toItemKind, toMachineDesired, toObserved, toRequestDesired, toStepResults, type BootstrapSecrets } from './convert.js'
+import {
+  toItemKind,
+  toMachineDesired,
+  toObserved,
+  toRequestDesired,
+  toStepResults,
+  type BootstrapSecrets,
+} from './convert.js'
 import type { GatewayDeps } from './deps.js'
 import type { SessionRegistry } from './registry.js'
 
@@ -90,7 +97,8 @@ export class Dispatcher {
       items.filter((item) => item.kind === 'MACHINE_REQUEST').map((item) => item.id),
     )
     await appendEvents(tx, { actor: 'hub', requestId: '' }, requests.map(takenUpEvent))
-    for (const request of requests) await scheduleHost(tx, { organizationId: request.organization_id, hostId: request.host_id })
+    for (const request of requests)
+      await scheduleHost(tx, { organizationId: request.organization_id, hostId: request.host_id })
   }
 
   async #tellChanges(providers: ReadonlySet<string>): Promise<void> {

@@ -1,6 +1,14 @@
 import { create } from '@bufbuild/protobuf'
 import { timestampFromDate } from '@bufbuild/protobuf/wkt'
-import { CertificateSchema, EnrollResponseSchema, RenewResponseSchema, type EnrollRequest, type EnrollResponse, type RenewRequest, type RenewResponse } from '@slipway/proto/provider/v1'
+import {
+  CertificateSchema,
+  EnrollResponseSchema,
+  RenewResponseSchema,
+  type EnrollRequest,
+  type EnrollResponse,
+  type RenewRequest,
+  type RenewResponse,
+} from '@slipway/proto/provider/v1'
 import { inTransaction, type Tx } from '../store/database.js'
 import { recordCertificate } from '../store/certificates.js'
 import { recordJoinTokenMisuse, useJoinToken } from '../store/join-tokens.js'
@@ -12,13 +20,15 @@ import type { Peer } from './peer.js'
 /** Trades a join token for a certificate, in one transaction: a bad signing request does not cost the token. */
 export async function enroll(request: EnrollRequest, remote: string, deps: GatewayDeps): Promise<EnrollResponse> {
   const usedBy = request.instanceName === '' ? remote : `${request.instanceName} (${remote})`
-  const enrolled = await inTransaction(deps.db, (tx) => enrolIn(tx, request, usedBy, deps)).catch(async (error: unknown) => {
-    if (error instanceof HubError && error.reason === 'JOIN_TOKEN_USED') {
-      await recordJoinTokenMisuse(deps.db, error.metadata['token_id'] ?? '', usedBy)
-      deps.wake.signal({ kind: 'change' })
-    }
-    throw error
-  })
+  const enrolled = await inTransaction(deps.db, (tx) => enrolIn(tx, request, usedBy, deps)).catch(
+    async (error: unknown) => {
+      if (error instanceof HubError && error.reason === 'JOIN_TOKEN_USED') {
+        await recordJoinTokenMisuse(deps.db, error.metadata['token_id'] ?? '', usedBy)
+        deps.wake.signal({ kind: 'change' })
+      }
+      throw error
+    },
+  )
   deps.wake.signal({ kind: 'change' })
   return create(EnrollResponseSchema, {
     certificate: toCertificate(enrolled.certificate, deps),
@@ -45,14 +55,24 @@ async function enrolIn(tx: Tx, request: EnrollRequest, usedBy: string, deps: Gat
 }
 
 /** Gives the caller its next certificate. */
-export async function renew(request: RenewRequest, peer: Peer, instanceName: string, deps: GatewayDeps): Promise<RenewResponse> {
+export async function renew(
+  request: RenewRequest,
+  peer: Peer,
+  instanceName: string,
+  deps: GatewayDeps,
+): Promise<RenewResponse> {
   const certificate = await deps.authority.issueProviderCertificate({
     csrDer: request.csrDer,
     providerId: peer.providerId,
     instanceName,
   })
   await inTransaction(deps.db, (tx) =>
-    recordCertificate(tx, { serial: certificate.serial, providerId: peer.providerId, instanceName, notAfter: certificate.notAfter }),
+    recordCertificate(tx, {
+      serial: certificate.serial,
+      providerId: peer.providerId,
+      instanceName,
+      notAfter: certificate.notAfter,
+    }),
   )
   return create(RenewResponseSchema, { certificate: toCertificate(certificate, deps) })
 }

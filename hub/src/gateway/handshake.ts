@@ -1,6 +1,13 @@
 import { create } from '@bufbuild/protobuf'
 import { durationFromMs } from '@bufbuild/protobuf/wkt'
-import { ConfigureSchema, HeldSchema, ProviderKind, WelcomeSchema, type Hello, type Welcome } from '@slipway/proto/provider/v1'
+import {
+  ConfigureSchema,
+  HeldSchema,
+  ProviderKind,
+  WelcomeSchema,
+  type Hello,
+  type Welcome,
+} from '@slipway/proto/provider/v1'
 import { v7 as uuid } from 'uuid'
 import { HubError } from '../domain/error/errors.js'
 import { checkSchemas } from '../domain/provider/schemas.js'
@@ -37,7 +44,11 @@ export async function openBy(
   deps: GatewayDeps,
 ): Promise<Opened> {
   const protocolVersion = chooseVersion(hello.protocolVersions)
-  checkSchemas({ config_schema: hello.configSchema, credentials_schema: hello.credentialsSchema, data_schema: hello.dataSchema })
+  checkSchemas({
+    config_schema: hello.configSchema,
+    credentials_schema: hello.credentialsSchema,
+    data_schema: hello.dataSchema,
+  })
   const sessionId = uuid()
   const { provider, bound, supersededIds } = await inTransaction(deps.db, async (tx) => {
     const opened = await openSession(
@@ -54,7 +65,9 @@ export async function openBy(
         leaseMs: deps.config.leaseMs,
       },
       hello.holds.flatMap((held) =>
-        held.item === undefined ? [] : [{ id: held.item.id, fence: Number(held.fence), generation: Number(held.generation) }],
+        held.item === undefined
+          ? []
+          : [{ id: held.item.id, fence: Number(held.fence), generation: Number(held.generation) }],
       ),
     )
     return { provider: await introduce(tx, hello, peer.providerId), ...opened }
@@ -74,8 +87,12 @@ export async function openBy(
       config: secrets.config as never,
       credentials: secrets.credentials as never,
     }),
-    bound: hello.holds.filter((held) => held.item !== undefined && bound.has(held.item.id)).map((held) => create(HeldSchema, held)),
-    lost: hello.holds.filter((held) => held.item === undefined || !bound.has(held.item.id)).map((held) => create(HeldSchema, held)),
+    bound: hello.holds
+      .filter((held) => held.item !== undefined && bound.has(held.item.id))
+      .map((held) => create(HeldSchema, held)),
+    lost: hello.holds
+      .filter((held) => held.item === undefined || !bound.has(held.item.id))
+      .map((held) => create(HeldSchema, held)),
   })
   return {
     identity: {

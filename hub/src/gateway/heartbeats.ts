@@ -13,7 +13,12 @@ export class Heartbeats {
   #flushing = false
 
   /** @param onLost called for sessions whose lease is over by the database's clock, whatever we believed. */
-  constructor(options: { readonly db: Db; readonly leaseMs: number; readonly log: Logger; readonly onLost: (sessionId: string) => void }) {
+  constructor(options: {
+    readonly db: Db
+    readonly leaseMs: number
+    readonly log: Logger
+    readonly onLost: (sessionId: string) => void
+  }) {
     this.#db = options.db
     this.#leaseMs = options.leaseMs
     this.#log = options.log

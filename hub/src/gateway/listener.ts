@@ -27,7 +27,12 @@ export async function listen(
 ): Promise<Listener> {
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure())
   const context = await secureContext(authority, options.names)
-  const tls = createServer({ ...context, requestCert: true, rejectUnauthorized: false, handshakeTimeout: handshakeTimeoutMs })
+  const tls = createServer({
+    ...context,
+    requestCert: true,
+    rejectUnauthorized: false,
+    handshakeTimeout: handshakeTimeoutMs,
+  })
   tls.maxConnections = maxConnections
   tls.on('secureConnection', (socket) => accept(socket, injector, log))
   tls.on('tlsClientError', (error, socket) => {
@@ -60,7 +65,10 @@ export async function listen(
 function accept(socket: TLSSocket, injector: ConnectionInjector, log: Logger): void {
   const presented = socket.getPeerCertificate().raw !== undefined
   if (presented && !socket.authorized) {
-    log.info({ remote: socket.remoteAddress, why: socket.authorizationError }, 'refused a client certificate that is not valid here')
+    log.info(
+      { remote: socket.remoteAddress, why: socket.authorizationError },
+      'refused a client certificate that is not valid here',
+    )
     socket.destroy()
     return
   }
@@ -81,7 +89,13 @@ async function secureContext(authority: Authority, names: readonly string[]) {
 }
 
 /** Replaces the listener's certificate at two thirds of its life, for as long as the process lives. */
-function renewBefore(tls: TlsServer, firstNotAfter: Date, authority: Authority, names: readonly string[], log: Logger): { stop: () => void } {
+function renewBefore(
+  tls: TlsServer,
+  firstNotAfter: Date,
+  authority: Authority,
+  names: readonly string[],
+  log: Logger,
+): { stop: () => void } {
   let timer: NodeJS.Timeout | undefined
   let stopped = false
   const schedule = (notAfter: Date): void => {
@@ -110,6 +124,8 @@ function renewBefore(tls: TlsServer, firstNotAfter: Date, authority: Authority, 
 }
 
 function toPem(der: Uint8Array): string {
-  const body = Buffer.from(der).toString('base64').replace(/(.{64})/g, '$1\n')
+  const body = Buffer.from(der)
+    .toString('base64')
+    .replace(/(.{64})/g, '$1\n')
   return `-----BEGIN CERTIFICATE-----\n${body}\n-----END CERTIFICATE-----\n`
 }

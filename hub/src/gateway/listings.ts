@@ -31,7 +31,10 @@ export class Listings {
   #missing = new Set<string>()
   #queue: Promise<void> = Promise.resolve()
 
-  constructor(deps: GatewayDeps, provider: { readonly id: string; readonly name: string; readonly kind: ProviderKind }) {
+  constructor(
+    deps: GatewayDeps,
+    provider: { readonly id: string; readonly name: string; readonly kind: ProviderKind },
+  ) {
     this.#deps = deps
     this.#provider = provider
     this.#log = deps.log.child({ component: 'listings', provider: provider.name })
@@ -58,7 +61,12 @@ export class Listings {
 
   async #takeInventory(part: Inventory): Promise<void> {
     if (this.#listing?.id !== part.listingId) {
-      this.#listing = { id: part.listingId, startedAt: await databaseTime(this.#deps.db), externalIds: [], requestIds: [] }
+      this.#listing = {
+        id: part.listingId,
+        startedAt: await databaseTime(this.#deps.db),
+        externalIds: [],
+        requestIds: [],
+      }
     }
     const listing = this.#listing
     if (this.#provider.kind === 'STATIC') await this.#takeStatic(part, listing)

@@ -9,14 +9,21 @@ export interface LiveVerdict {
 }
 
 /** Asks a connected instance whether it would refuse an order. */
-export async function validateLive(registry: SessionRegistry, providerId: string, spec: MachineSpec, deadlineMs: number): Promise<LiveVerdict> {
+export async function validateLive(
+  registry: SessionRegistry,
+  providerId: string,
+  spec: MachineSpec,
+  deadlineMs: number,
+): Promise<LiveVerdict> {
   const sessions = registry.ofProvider(providerId)
-  if (sessions.length === 0) return { violations: [], unavailable: 'no instance of the provider is connected to this replica' }
+  if (sessions.length === 0)
+    return { violations: [], unavailable: 'no instance of the provider is connected to this replica' }
   const able = sessions.find((session) => session.capabilities.has('VALIDATE'))
   // A provider that has nothing to check beyond its schema has nothing against the order.
   if (able === undefined) return { violations: [] }
   const validated = await able.validate(spec, deadlineMs)
-  if (validated === undefined) return { violations: [], unavailable: `the provider did not answer within ${deadlineMs} ms` }
+  if (validated === undefined)
+    return { violations: [], unavailable: `the provider did not answer within ${deadlineMs} ms` }
   const violations = validated.violations.map(({ field, description }) => ({ field, description }))
   if (validated.failure === undefined) return { violations }
   const failure = fromFailure(validated.failure)

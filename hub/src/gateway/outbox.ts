@@ -1,6 +1,12 @@
 import { create } from '@bufbuild/protobuf'
 import type { ServerDuplexStream } from '@grpc/grpc-js'
-import { HubMessageSchema, SessionResponseSchema, type HubMessage, type SessionRequest, type SessionResponse } from '@slipway/proto/provider/v1'
+import {
+  HubMessageSchema,
+  SessionResponseSchema,
+  type HubMessage,
+  type SessionRequest,
+  type SessionResponse,
+} from '@slipway/proto/provider/v1'
 
 export type SessionStream = ServerDuplexStream<SessionRequest, SessionResponse>
 

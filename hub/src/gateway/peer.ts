@@ -10,14 +10,19 @@ export interface Peer {
   readonly serial: string
 }
 
-type Call = Pick<ServerUnaryCall<unknown, unknown>, 'getAuthContext'> | Pick<ServerDuplexStream<unknown, unknown>, 'getAuthContext'>
+type Call =
+  | Pick<ServerUnaryCall<unknown, unknown>, 'getAuthContext'>
+  | Pick<ServerDuplexStream<unknown, unknown>, 'getAuthContext'>
 
 /** @throws HubError CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, PROVIDER_DELETED. */
 export async function identifyPeer(call: Call, deps: GatewayDeps): Promise<Peer> {
   const certificate = call.getAuthContext().sslPeerCertificate
   const identity = certificate === undefined ? undefined : readIdentity(certificate.raw)
   if (identity === undefined || identity.hubId !== deps.hubId) {
-    throw new HubError('CERTIFICATE_REQUIRED', 'the call needs a client certificate of this hub; enrol with a join token first')
+    throw new HubError(
+      'CERTIFICATE_REQUIRED',
+      'the call needs a client certificate of this hub; enrol with a join token first',
+    )
   }
   const status = await certificateStatus(deps.db, identity.serial)
   // A certificate that our authority signed and our records do not know is one of a database that was set back: not to be trusted.

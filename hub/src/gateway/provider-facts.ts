@@ -5,7 +5,12 @@ import { fromFailure, fromHealth, toMs } from './convert.js'
 import type { GatewayDeps } from './deps.js'
 
 /** Stores a change of an instance's health. */
-export async function recordHeartbeatFacts(deps: GatewayDeps, sessionId: string, provider: KnownProvider, heartbeat: Heartbeat): Promise<void> {
+export async function recordHeartbeatFacts(
+  deps: GatewayDeps,
+  sessionId: string,
+  provider: KnownProvider,
+  heartbeat: Heartbeat,
+): Promise<void> {
   const said = {
     health: fromHealth(heartbeat.health),
     message: heartbeat.message,
@@ -22,7 +27,11 @@ export async function recordHeartbeatFacts(deps: GatewayDeps, sessionId: string,
 }
 
 /** Stores an instance's answer to a new configuration. */
-export async function recordConfigured(deps: GatewayDeps, provider: KnownProvider, configured: Configured): Promise<void> {
+export async function recordConfigured(
+  deps: GatewayDeps,
+  provider: KnownProvider,
+  configured: Configured,
+): Promise<void> {
   const answer = {
     version: Number(configured.version),
     ok: configured.ok,

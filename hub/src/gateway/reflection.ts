@@ -12,10 +12,11 @@ export function addReflection(server: Server, services: readonly DescService[]):
     file.dependencies.forEach(visit)
   }
   for (const service of services) visit(service.file)
-  const fileDescriptorProtos = [...files.values()].map((file) => Buffer.from(toBinary(FileDescriptorProtoSchema, file.proto)))
+  const fileDescriptorProtos = [...files.values()].map((file) =>
+    Buffer.from(toBinary(FileDescriptorProtoSchema, file.proto)),
+  )
   const definition = { format: 'slipway', type: {}, fileDescriptorProtos }
-  new ReflectionService(
-    { slipway: definition } as unknown as ConstructorParameters<typeof ReflectionService>[0],
-    { services: services.map((service) => service.typeName) },
-  ).addToServer(server)
+  new ReflectionService({ slipway: definition } as unknown as ConstructorParameters<typeof ReflectionService>[0], {
+    services: services.map((service) => service.typeName),
+  }).addToServer(server)
 }

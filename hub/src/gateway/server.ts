@@ -109,7 +109,11 @@ function implementation(deps: GatewayDeps, parts: StreamParts) {
             description: violation.message,
           }))
         : []
-    throw new HubError('INVALID_FIELD', violations.map((violation) => `${violation.field}: ${violation.description}`).join('; '), { violations })
+    throw new HubError(
+      'INVALID_FIELD',
+      violations.map((violation) => `${violation.field}: ${violation.description}`).join('; '),
+      { violations },
+    )
   }
   const answer = <Response>(work: () => Promise<Response>, callback: sendUnaryData<Response>): void => {
     work().then(
@@ -139,7 +143,9 @@ function implementation(deps: GatewayDeps, parts: StreamParts) {
 /** Looks for work, and for changed configurations, when woken and from time to time without. */
 function keepLooking(deps: GatewayDeps, registry: SessionRegistry, dispatcher: Dispatcher): () => void {
   const configure = (providerId: string): void => {
-    refreshProvider(deps, registry, providerId).catch((error: unknown) => deps.log.warn({ err: error, providerId }, 'cannot look at a provider now'))
+    refreshProvider(deps, registry, providerId).catch((error: unknown) =>
+      deps.log.warn({ err: error, providerId }, 'cannot look at a provider now'),
+    )
   }
   const stops = [
     deps.wake.on('work', ({ providerId }) => dispatcher.request(providerId)),
@@ -162,7 +168,8 @@ async function refreshProvider(deps: GatewayDeps, registry: SessionRegistry, pro
   if (sessions.length === 0) return
   const version = await liveConfigVersion(deps.db, providerId)
   if (version === undefined) {
-    for (const session of sessions) session.fail(new HubError('PROVIDER_DELETED', 'the provider was deleted; stop this instance'))
+    for (const session of sessions)
+      session.fail(new HubError('PROVIDER_DELETED', 'the provider was deleted; stop this instance'))
     return
   }
   const behind = sessions.filter((session) => session.configVersion < version)

@@ -159,7 +159,10 @@ export class ProviderSession {
       }
       const timer = setTimeout(() => settle(undefined), deadlineMs)
       this.#validations.set(validationId, settle)
-      this.send({ case: 'validate', value: create(ValidateSchema, { validationId, spec, deadline: durationFromMs(deadlineMs) }) })
+      this.send({
+        case: 'validate',
+        value: create(ValidateSchema, { validationId, spec, deadline: durationFromMs(deadlineMs) }),
+      })
     })
   }
 
@@ -188,7 +191,9 @@ export class ProviderSession {
   #report(report: Report): void {
     if (report.item === undefined) return
     if (report.sequence <= this.#lastSequence) {
-      this.#hooks.violation(`sequence ${report.sequence} came after ${this.#lastSequence}; it must rise with every report`)
+      this.#hooks.violation(
+        `sequence ${report.sequence} came after ${this.#lastSequence}; it must rise with every report`,
+      )
       return
     }
     this.#lastSequence = report.sequence
@@ -200,7 +205,11 @@ export class ProviderSession {
       }
       this.send({
         case: 'nack',
-        value: create(NackSchema, { sequence: report.sequence, reason: reasons[result.reason], message: result.message }),
+        value: create(NackSchema, {
+          sequence: report.sequence,
+          reason: reasons[result.reason],
+          message: result.message,
+        }),
       })
     })
   }
@@ -219,12 +228,22 @@ export class ProviderSession {
   }
 
   #entry(itemId: string, fence: bigint, body: WorkEntry['body']): WorkEntry {
-    return { sessionId: this.id, providerId: this.providerId, providerName: this.providerName, itemId, fence: Number(fence), body }
+    return {
+      sessionId: this.id,
+      providerId: this.providerId,
+      providerName: this.providerName,
+      itemId,
+      fence: Number(fence),
+      body,
+    }
   }
 }
 
 /** Tells a session that a claim of it is over. */
-export function revoked(item: { readonly kind: 'MACHINE' | 'MACHINE_REQUEST'; readonly id: string; readonly fence: number }, reason: string): HubMessage['body'] {
+export function revoked(
+  item: { readonly kind: 'MACHINE' | 'MACHINE_REQUEST'; readonly id: string; readonly fence: number },
+  reason: string,
+): HubMessage['body'] {
   return {
     case: 'revoked',
     value: create(RevokedSchema, {

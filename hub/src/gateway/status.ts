@@ -6,14 +6,25 @@ import { HubError } from '../domain/error/errors.js'
 
 /** The answer for anything thrown: a {@link HubError} as it is, all else as INTERNAL with nothing of it in the answer. */
 export function toServiceError(thrown: unknown): ServiceError {
-  const error = thrown instanceof HubError ? thrown : new HubError('INTERNAL', 'the hub failed to handle the call; see its log', { cause: thrown })
+  const error =
+    thrown instanceof HubError
+      ? thrown
+      : new HubError('INTERNAL', 'the hub failed to handle the call; see its log', { cause: thrown })
   const code = status[error.status]
   const packed = (schema: DescMessage, message: MessageShape<DescMessage>) => anyPack(schema, message)
   const details = [
-    packed(ErrorInfoSchema, create(ErrorInfoSchema, { reason: error.reason, domain: 'slipway', metadata: { ...error.metadata } })),
+    packed(
+      ErrorInfoSchema,
+      create(ErrorInfoSchema, { reason: error.reason, domain: 'slipway', metadata: { ...error.metadata } }),
+    ),
   ]
   if (error.violations.length > 0) {
-    details.push(packed(BadRequestSchema, create(BadRequestSchema, { fieldViolations: error.violations.map((violation) => ({ ...violation })) })))
+    details.push(
+      packed(
+        BadRequestSchema,
+        create(BadRequestSchema, { fieldViolations: error.violations.map((violation) => ({ ...violation })) }),
+      ),
+    )
   }
   if (error.retryAfterMs !== undefined) {
     const seconds = Math.floor(error.retryAfterMs / 1000)
@@ -21,6 +32,9 @@ export function toServiceError(thrown: unknown): ServiceError {
     details.push(packed(RetryInfoSchema, create(RetryInfoSchema, { retryDelay: { seconds: BigInt(seconds), nanos } })))
   }
   const metadata = new Metadata()
-  metadata.set('grpc-status-details-bin', Buffer.from(toBinary(StatusSchema, create(StatusSchema, { code, message: error.message, details }))))
+  metadata.set(
+    'grpc-status-details-bin',
+    Buffer.from(toBinary(StatusSchema, create(StatusSchema, { code, message: error.message, details }))),
+  )
   return Object.assign(new Error(error.message), { name: error.reason, code, details: error.message, metadata })
 }

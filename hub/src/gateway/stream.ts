@@ -1,6 +1,13 @@
 import { create } from '@bufbuild/protobuf'
 import { createValidator, type Validator } from '@bufbuild/protovalidate'
-import { HubMessageSchema, SessionRequestSchema, SessionResponseSchema, type Hello, type ProviderMessage, type SessionRequest } from '@slipway/proto/provider/v1'
+import {
+  HubMessageSchema,
+  SessionRequestSchema,
+  SessionResponseSchema,
+  type Hello,
+  type ProviderMessage,
+  type SessionRequest,
+} from '@slipway/proto/provider/v1'
 import type { Logger } from 'pino'
 import { HubError } from '../domain/error/errors.js'
 import { inTransaction } from '../store/database.js'
@@ -55,7 +62,8 @@ export class StreamHandler {
 
   start(): void {
     const timer = setTimeout(() => {
-      if (this.#session === undefined && !this.#opening) this.fail(new HubError('PROTOCOL_VIOLATION', 'no Hello came in time'))
+      if (this.#session === undefined && !this.#opening)
+        this.fail(new HubError('PROTOCOL_VIOLATION', 'no Hello came in time'))
     }, firstMessageTimeoutMs)
     this.#stream.on('data', (frame: SessionRequest) => this.#receive(frame))
     this.#stream.on('error', (error) => this.#log.debug({ err: error }, 'stream broke'))
@@ -87,11 +95,20 @@ export class StreamHandler {
     if (checked.kind !== 'valid') {
       const violations = checked.kind === 'invalid' ? checked.violations : []
       const first = violations[0]
-      const field = first === undefined ? 'messages' : first.field.map((part) => ('name' in part ? String(part.name) : String('value' in part ? part.value : ''))).join('.')
+      const field =
+        first === undefined
+          ? 'messages'
+          : first.field
+              .map((part) => ('name' in part ? String(part.name) : String('value' in part ? part.value : '')))
+              .join('.')
       this.fail(
-        new HubError('PROTOCOL_VIOLATION', `a message breaks the contract: ${field}: ${first?.message ?? 'it cannot be checked'}`, {
-          violations: [{ field, description: first?.message ?? 'it cannot be checked' }],
-        }),
+        new HubError(
+          'PROTOCOL_VIOLATION',
+          `a message breaks the contract: ${field}: ${first?.message ?? 'it cannot be checked'}`,
+          {
+            violations: [{ field, description: first?.message ?? 'it cannot be checked' }],
+          },
+        ),
       )
       return
     }
@@ -105,7 +122,9 @@ export class StreamHandler {
       return
     }
     if (this.#opening || message.body.case !== 'hello') {
-      this.fail(new HubError('PROTOCOL_VIOLATION', 'the first message must be Hello, and nothing may follow it before Welcome'))
+      this.fail(
+        new HubError('PROTOCOL_VIOLATION', 'the first message must be Hello, and nothing may follow it before Welcome'),
+      )
       return
     }
     this.#opening = true
@@ -114,7 +133,8 @@ export class StreamHandler {
 
   async #open(hello: Hello): Promise<void> {
     const { deps, registry, dispatcher } = this.#parts
-    if (this.#parts.isDraining()) throw new HubError('DRAINING', 'this replica is shutting down; connect to another one', { retryAfterMs: 100 })
+    if (this.#parts.isDraining())
+      throw new HubError('DRAINING', 'this replica is shutting down; connect to another one', { retryAfterMs: 100 })
     const peer = await identifyPeer(this.#stream, deps)
     const opened = await openBy(hello, { providerId: peer.providerId, certificateSerial: peer.serial }, deps)
     this.#log = this.#log.child({ provider: opened.identity.providerName, session: opened.identity.id })
@@ -126,8 +146,15 @@ export class StreamHandler {
     this.#session = session
     registry.add(session)
     // Welcome goes first, whatever the dispatcher has found meanwhile.
-    this.#stream.write(create(SessionResponseSchema, { messages: [create(HubMessageSchema, { body: { case: 'welcome', value: opened.welcome } })] }))
-    this.#log.info({ instance: hello.instanceName, held: opened.boundIds.length, sdk: `${hello.sdkName} ${hello.sdkVersion}` }, 'provider connected')
+    this.#stream.write(
+      create(SessionResponseSchema, {
+        messages: [create(HubMessageSchema, { body: { case: 'welcome', value: opened.welcome } })],
+      }),
+    )
+    this.#log.info(
+      { instance: hello.instanceName, held: opened.boundIds.length, sdk: `${hello.sdkName} ${hello.sdkVersion}` },
+      'provider connected',
+    )
     dispatcher.request(session.providerId)
   }
 
@@ -142,7 +169,13 @@ export class StreamHandler {
       capacityChanged: (capacity) => attempt('capacity', setSessionCapacity(deps.db, identity.id, capacity)),
       heartbeat: (heartbeat) => {
         heartbeats.heard(identity.id)
-        const facts = JSON.stringify([heartbeat.health, heartbeat.message, heartbeat.failure?.code, heartbeat.failure?.message, heartbeat.budgets.length > 0])
+        const facts = JSON.stringify([
+          heartbeat.health,
+          heartbeat.message,
+          heartbeat.failure?.code,
+          heartbeat.failure?.message,
+          heartbeat.budgets.length > 0,
+        ])
         if (facts === this.#lastHealth) return
         this.#lastHealth = facts
         attempt('health', recordHeartbeatFacts(deps, identity.id, provider, heartbeat))
@@ -150,7 +183,8 @@ export class StreamHandler {
       providerMessage: (body) => {
         if (body.case === 'inventory') listings.inventory(body.value)
         else if (body.case === 'offerings') listings.offerings(body.value)
-        else if (body.case === 'configured') attempt('the answer to a configuration', recordConfigured(deps, provider, body.value))
+        else if (body.case === 'configured')
+          attempt('the answer to a configuration', recordConfigured(deps, provider, body.value))
       },
       violation: (message) => this.fail(new HubError('PROTOCOL_VIOLATION', message)),
       end: (message) => this.fail(new HubError('DRAINING', message)),

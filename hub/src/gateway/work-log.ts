@@ -8,7 +8,8 @@ const maxBatch = 500
 const retryDelayMs = 500
 
 /** An entry could not be stored now, though nothing is wrong with it. */
-export type SubmitResult = EntryResult | { readonly ok: false; readonly reason: 'UNAVAILABLE'; readonly message: string }
+export type SubmitResult =
+  EntryResult | { readonly ok: false; readonly reason: 'UNAVAILABLE'; readonly message: string }
 
 interface Pending {
   readonly entry: WorkEntry
@@ -86,7 +87,11 @@ export class WorkLog {
     const [only] = batch
     if (batch.length === 1 && only !== undefined) {
       this.#log.error({ err: error, itemId: only.entry.itemId }, 'a report was refused by the database')
-      only.resolve({ ok: false, reason: 'INVALID', message: 'the report cannot be stored as it is; see the log of the hub' })
+      only.resolve({
+        ok: false,
+        reason: 'INVALID',
+        message: 'the report cannot be stored as it is; see the log of the hub',
+      })
       return []
     }
     const kept: Pending[] = []

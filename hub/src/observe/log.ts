@@ -3,7 +3,19 @@ import pino, { type DestinationStream, type Logger } from 'pino'
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'silent'
 export const logLevels: readonly LogLevel[] = ['trace', 'debug', 'info', 'warn', 'error', 'silent']
 
-const secretNames = ['token', 'secret', 'password', 'authorization', 'credentials', 'userData', 'user_data', 'joinToken', 'join_token', 'privateKey', 'key']
+const secretNames = [
+  'token',
+  'secret',
+  'password',
+  'authorization',
+  'credentials',
+  'userData',
+  'user_data',
+  'joinToken',
+  'join_token',
+  'privateKey',
+  'key',
+]
 
 /** Anything that looks like one of our tokens, wherever it stands in a text. */
 const tokenPattern = /\bsw[cjb]_[0-9a-f]{8,}_[0-9a-f]+(?:_[0-9a-f]+)?/g

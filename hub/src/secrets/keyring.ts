@@ -6,7 +6,8 @@ import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:
 // Both layers are AES-256-GCM, and both bind version, key id, purpose and id as associated data: what was sealed for one row opens in no other.
 
 /** What a sealed value is for. */
-export type SecretPurpose = 'host.user-data' | 'request.user-data' | 'request.phone-home' | 'provider.credentials' | 'authority.key'
+export type SecretPurpose =
+  'host.user-data' | 'request.user-data' | 'request.phone-home' | 'provider.credentials' | 'authority.key'
 
 export interface Keyring {
   /** @param id of the row that the value belongs to. */
@@ -36,7 +37,9 @@ const wrapBytes = nonceBytes + keyBytes + tagBytes
 export function makeKeyring(keys: readonly [Uint8Array, ...Uint8Array[]]): Keyring {
   const byId = new Map(keys.map((key) => [keyId(key).toString('hex'), key]))
   const [current] = keys
-  for (const key of keys) if (key.length !== keyBytes) throw new RangeError(`a key-encryption key has ${keyBytes} bytes, this one ${key.length}`)
+  for (const key of keys)
+    if (key.length !== keyBytes)
+      throw new RangeError(`a key-encryption key has ${keyBytes} bytes, this one ${key.length}`)
   return {
     seal: (purpose, id, plain) => {
       const header = Buffer.concat([Buffer.of(version), keyId(current)])
@@ -53,12 +56,20 @@ export function makeKeyring(keys: readonly [Uint8Array, ...Uint8Array[]]): Keyri
       const header = sealed.subarray(0, headerBytes)
       const key = byId.get(header.subarray(1).toString('hex'))
       if (key === undefined) {
-        throw new UnsealError(`the value was sealed with key ${header.subarray(1).toString('hex')}, which this hub was not given`)
+        throw new UnsealError(
+          `the value was sealed with key ${header.subarray(1).toString('hex')}, which this hub was not given`,
+        )
       }
       const bound = associatedData(header, purpose, id)
       const wrap = sealed.subarray(headerBytes, headerBytes + wrapBytes)
       const body = sealed.subarray(headerBytes + wrapBytes)
-      const dataKey = decrypt(key, wrap.subarray(0, nonceBytes), wrap.subarray(nonceBytes, nonceBytes + keyBytes), wrap.subarray(nonceBytes + keyBytes), bound)
+      const dataKey = decrypt(
+        key,
+        wrap.subarray(0, nonceBytes),
+        wrap.subarray(nonceBytes, nonceBytes + keyBytes),
+        wrap.subarray(nonceBytes + keyBytes),
+        bound,
+      )
       return decrypt(
         dataKey,
         body.subarray(0, nonceBytes),
@@ -80,7 +91,9 @@ export function parseKey(text: string): Uint8Array {
   if (/^[0-9a-f]{64}$/i.test(trimmed)) return Buffer.from(trimmed, 'hex')
   const bytes = Buffer.from(trimmed, 'base64')
   if (/^[A-Za-z0-9+/_-]{43}=?$/.test(trimmed) && bytes.length === keyBytes) return bytes
-  throw new RangeError('a key-encryption key is 64 hexadecimal digits or 32 bytes in base64; `openssl rand -hex 32` makes one')
+  throw new RangeError(
+    'a key-encryption key is 64 hexadecimal digits or 32 bytes in base64; `openssl rand -hex 32` makes one',
+  )
 }
 
 /** Names a key without telling anything of it. */

@@ -11,7 +11,10 @@ export interface StoredAuthority {
 }
 
 /** The authorities in use, the newest first. Makes the first one, once, however many replicas start at the same time. */
-export async function ensureAuthorities(db: Db, makeFirst: () => Promise<StoredAuthority>): Promise<readonly StoredAuthority[]> {
+export async function ensureAuthorities(
+  db: Db,
+  makeFirst: () => Promise<StoredAuthority>,
+): Promise<readonly StoredAuthority[]> {
   const existing = await listAuthorities(db)
   if (existing.length > 0) return existing
   return inTransaction(db, async (tx) => {

@@ -3,7 +3,12 @@ import type { Db, Tx } from './database.js'
 /** Takes note of a provider certificate. What was not noted is not trusted, whoever signed it. */
 export async function recordCertificate(
   tx: Tx,
-  certificate: { readonly serial: string; readonly providerId: string; readonly instanceName: string; readonly notAfter: Date },
+  certificate: {
+    readonly serial: string
+    readonly providerId: string
+    readonly instanceName: string
+    readonly notAfter: Date
+  },
 ): Promise<void> {
   await tx
     .insertInto('provider_certificates')

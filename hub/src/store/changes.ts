@@ -27,14 +27,22 @@ export function comparePositions(one: Position, other: Position): number {
 
 /** An opaque token. It carries the database's epoch: revisions mean nothing in another one. */
 export function encodeRevision(epoch: string, revision: Revision): string {
-  return Buffer.from(JSON.stringify([1, epoch, String(revision.position.xid), revision.position.id, revision.snapshot])).toString('base64url')
+  return Buffer.from(
+    JSON.stringify([1, epoch, String(revision.position.xid), revision.position.id, revision.snapshot]),
+  ).toString('base64url')
 }
 
 /** @throws HubError INVALID_REVISION, REVISION_COMPACTED. */
 export function decodeRevision(epoch: string, text: string): Revision {
-  const invalid = new HubError('INVALID_REVISION', 'revision: it is not one that this hub gave; list again and watch from there', {
-    violations: [{ field: 'revision', description: 'is not one that this hub gave; list again and watch from there' }],
-  })
+  const invalid = new HubError(
+    'INVALID_REVISION',
+    'revision: it is not one that this hub gave; list again and watch from there',
+    {
+      violations: [
+        { field: 'revision', description: 'is not one that this hub gave; list again and watch from there' },
+      ],
+    },
+  )
   let parts: unknown
   try {
     parts = JSON.parse(Buffer.from(text, 'base64url').toString('utf8'))
@@ -43,9 +51,14 @@ export function decodeRevision(epoch: string, text: string): Revision {
   }
   if (!Array.isArray(parts) || parts.length !== 5 || parts[0] !== 1) throw invalid
   const [, ofEpoch, xid, id, snapshot] = parts as unknown[]
-  if (typeof ofEpoch !== 'string' || typeof xid !== 'string' || !/^\d{1,20}$/.test(xid) || typeof id !== 'number') throw invalid
+  if (typeof ofEpoch !== 'string' || typeof xid !== 'string' || !/^\d{1,20}$/.test(xid) || typeof id !== 'number')
+    throw invalid
   if (typeof snapshot !== 'string' || !/^(\d+:\d+:[\d,]*)?$/.test(snapshot)) throw invalid
-  if (ofEpoch !== epoch) throw new HubError('REVISION_COMPACTED', 'the database was restored or replaced since; list again and watch from there')
+  if (ofEpoch !== epoch)
+    throw new HubError(
+      'REVISION_COMPACTED',
+      'the database was restored or replaced since; list again and watch from there',
+    )
   return { position: { xid: BigInt(xid), id }, snapshot }
 }
 
@@ -82,7 +95,10 @@ export async function headPosition(db: Db): Promise<Position> {
 /** @throws HubError REVISION_COMPACTED where rows after the place are gone already. */
 export async function refuseCompacted(db: Db, feed: 'changes' | 'events', position: Position): Promise<void> {
   const row = await db.selectFrom('change_horizon').selectAll().executeTakeFirstOrThrow()
-  const horizon = feed === 'changes' ? { xid: BigInt(row.changes_xid), id: row.changes_id } : { xid: BigInt(row.events_xid), id: row.events_id }
+  const horizon =
+    feed === 'changes'
+      ? { xid: BigInt(row.changes_xid), id: row.changes_id }
+      : { xid: BigInt(row.events_xid), id: row.events_id }
   if (comparePositions(position, horizon) >= 0) return
   throw new HubError('REVISION_COMPACTED', 'the revision is too old to resume from; list again and watch from there')
 }
@@ -116,6 +132,9 @@ export async function readEventsAfter(db: Db, after: Position, limit: number): P
 /** A row as it stands in a change: JSON has no times, so those are made of the columns that are named for one. */
 export function reviveRow<Row>(doc: Readonly<Record<string, unknown>>): Row {
   return Object.fromEntries(
-    Object.entries(doc).map(([column, value]) => [column, column.endsWith('_at') && typeof value === 'string' ? new Date(value) : value]),
+    Object.entries(doc).map(([column, value]) => [
+      column,
+      column.endsWith('_at') && typeof value === 'string' ? new Date(value) : value,
+    ]),
   ) as Row
 }

@@ -27,7 +27,8 @@ export async function createClientToken(
       secret_hash: secretHash,
       name: order.name,
       bootstrap: order.bootstrap ?? false,
-      expires_at: order.ttlMs === undefined ? null : sql<Date>`clock_timestamp() + ${order.ttlMs} * interval '1 millisecond'`,
+      expires_at:
+        order.ttlMs === undefined ? null : sql<Date>`clock_timestamp() + ${order.ttlMs} * interval '1 millisecond'`,
     })
     .execute()
   return { id, token }
@@ -47,7 +48,10 @@ export async function createBootstrapToken(db: Db): Promise<string | undefined> 
 }
 
 /** Whose token it is; undefined where it is unknown, damaged, expired or revoked: which of these is nobody's business. */
-export async function authenticateClient(db: Db, text: string): Promise<{ readonly id: string; readonly name: string } | undefined> {
+export async function authenticateClient(
+  db: Db,
+  text: string,
+): Promise<{ readonly id: string; readonly name: string } | undefined> {
   const parsed = parseToken('client', text)
   if (parsed === undefined) return undefined
   const row = await db
@@ -55,14 +59,21 @@ export async function authenticateClient(db: Db, text: string): Promise<{ readon
     .select(['id', 'name', 'secret_hash'])
     .where('id', '=', parsed.id)
     .where('revoked_at', 'is', null)
-    .where((where) => where.or([where('expires_at', 'is', null), where('expires_at', '>', sql<Date>`clock_timestamp()`)]))
+    .where((where) =>
+      where.or([where('expires_at', 'is', null), where('expires_at', '>', sql<Date>`clock_timestamp()`)]),
+    )
     .executeTakeFirst()
   if (row === undefined || !secretMatches(parsed.secret, row.secret_hash)) return undefined
   await db
     .updateTable('client_tokens')
     .set({ last_used_at: sql<Date>`clock_timestamp()` })
     .where('id', '=', parsed.id)
-    .where((where) => where.or([where('last_used_at', 'is', null), where('last_used_at', '<', sql<Date>`clock_timestamp() - interval '1 minute'`)]))
+    .where((where) =>
+      where.or([
+        where('last_used_at', 'is', null),
+        where('last_used_at', '<', sql<Date>`clock_timestamp() - interval '1 minute'`),
+      ]),
+    )
     .execute()
   return { id: row.id, name: row.name }
 }

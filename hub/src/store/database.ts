@@ -31,7 +31,10 @@ export function isConnectionLoss(thrown: unknown): boolean {
   if (state !== undefined) return state.startsWith('08') || /^57P0[123]$/.test(state) || state === '53300'
   if (!(thrown instanceof Error)) return false
   const code = 'code' in thrown ? String(thrown.code) : ''
-  return /^(ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT)$/.test(code) || /connection terminated|timeout exceeded when trying to connect|Connection ended/i.test(thrown.message)
+  return (
+    /^(ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT)$/.test(code) ||
+    /connection terminated|timeout exceeded when trying to connect|Connection ended/i.test(thrown.message)
+  )
 }
 
 export interface DatabaseOptions {

@@ -1,7 +1,18 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
 import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
-import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { Socket } from 'node:net'
 import { tmpdir, userInfo } from 'node:os'
@@ -21,7 +32,8 @@ const startTimeoutMs = 30_000
 const takeoverTimeoutMs = 8_000
 const maxSocketPathBytes = 100
 
-const supervise = 'exec 3<&0; "$@" </dev/null 3<&- & p=$!; (cat <&3 >/dev/null; kill -INT $p) 2>/dev/null & w=$!; exec 3<&-; wait $p; s=$?; kill $w 2>/dev/null; exit $s'
+const supervise =
+  'exec 3<&0; "$@" </dev/null 3<&- & p=$!; (cat <&3 >/dev/null; kill -INT $p) 2>/dev/null & w=$!; exec 3<&-; wait $p; s=$?; kill $w 2>/dev/null; exit $s'
 
 export interface EmbeddedDatabase {
   readonly connectionString: string
@@ -92,6 +104,7 @@ function running({ child, port }: Started, sockets: SocketFolder): EmbeddedDatab
     stop: async () => {
       if (child.exitCode === null && child.signalCode === null) {
         const exit = once(child, 'exit')
+        child.ref()
         child.stdin?.end()
         await exit
       }
@@ -107,9 +120,7 @@ interface Started {
   readonly port: number
 }
 
-type Attempt =
-  | Started
-  | { readonly kind: 'failed'; readonly output: string; readonly locked: boolean }
+type Attempt = Started | { readonly kind: 'failed'; readonly output: string; readonly locked: boolean }
 
 async function start(cluster: string, sockets: string, binaries: Binaries, runAs: RunAs): Promise<Attempt> {
   // A name of our own, so that who answers is who we started, and not another owner of the same folder.
@@ -130,7 +141,13 @@ async function start(cluster: string, sockets: string, binaries: Binaries, runAs
     ...settings.flatMap((setting) => ['-c', setting]),
   ]
   const [program, ...args] = command
-  const child = spawn(program ?? 'sh', args, { stdio: ['pipe', 'ignore', 'pipe'], env: binaries.env, detached: true, cwd: '/', ...ids(runAs) })
+  const child = spawn(program ?? 'sh', args, {
+    stdio: ['pipe', 'ignore', 'pipe'],
+    env: binaries.env,
+    detached: true,
+    cwd: '/',
+    ...ids(runAs),
+  })
   let output = ''
   child.stderr?.on('data', (data: Buffer) => {
     output = (output + data.toString()).slice(-8_192)
@@ -163,7 +180,12 @@ const settings = [
 
 async function becomesReady(child: ChildProcess, sockets: string, port: number): Promise<boolean> {
   const deadline = performance.now() + startTimeoutMs
-  while (child.exitCode === null && child.signalCode === null && child.pid !== undefined && performance.now() < deadline) {
+  while (
+    child.exitCode === null &&
+    child.signalCode === null &&
+    child.pid !== undefined &&
+    performance.now() < deadline
+  ) {
     const client = new pg.Client({ host: sockets, port, user: superuser, database: 'postgres' })
     client.on('error', () => undefined)
     try {
@@ -197,7 +219,9 @@ function createCluster(cluster: string, binaries: Binaries, runAs: RunAs): void 
   ]
   const made = spawnSync(program ?? '', args, { env: binaries.env, encoding: 'utf8', cwd: '/', ...ids(runAs) })
   if (made.status !== 0) {
-    throw new EmbeddedDatabaseError(`cannot make the embedded database in ${dirname(cluster)}:\n${made.error?.message ?? ''}${made.stderr ?? ''}`)
+    throw new EmbeddedDatabaseError(
+      `cannot make the embedded database in ${dirname(cluster)}:\n${made.error?.message ?? ''}${made.stderr ?? ''}`,
+    )
   }
   renameSync(fresh, cluster)
 }
@@ -256,7 +280,12 @@ function chooseUser(binaries: Binaries): RunAs {
   for (const name of ['postgres', 'nobody']) {
     const user = lookUpUser(name)
     if (user === undefined) continue
-    const probe = spawnSync(binaries.postgres, ['--version'], { env: binaries.env, cwd: '/', uid: user.uid, gid: user.gid })
+    const probe = spawnSync(binaries.postgres, ['--version'], {
+      env: binaries.env,
+      cwd: '/',
+      uid: user.uid,
+      gid: user.gid,
+    })
     if (probe.status === 0) return { prefix: [], ...user }
   }
   throw new EmbeddedDatabaseError(
@@ -266,7 +295,11 @@ function chooseUser(binaries: Binaries): RunAs {
 }
 
 function lookUpUser(name: string): { readonly uid: number; readonly gid: number } | undefined {
-  const line = existsSync('/etc/passwd') ? readFileSync('/etc/passwd', 'utf8').split('\n').find((entry) => entry.startsWith(`${name}:`)) : undefined
+  const line = existsSync('/etc/passwd')
+    ? readFileSync('/etc/passwd', 'utf8')
+        .split('\n')
+        .find((entry) => entry.startsWith(`${name}:`))
+    : undefined
   const [, , uid, gid] = line?.split(':') ?? []
   return uid === undefined || gid === undefined ? undefined : { uid: Number(uid), gid: Number(gid) }
 }
@@ -303,7 +336,10 @@ function packaged(dataDir: string): Binaries | undefined {
     return undefined
   }
   const bin = (name: string) => join(native, 'bin', os === 'windows' ? `${name}.exe` : name)
-  const env = { ...process.env, LD_LIBRARY_PATH: [libraryLinks(native, dataDir), process.env['LD_LIBRARY_PATH']].filter(Boolean).join(':') }
+  const env = {
+    ...process.env,
+    LD_LIBRARY_PATH: [libraryLinks(native, dataDir), process.env['LD_LIBRARY_PATH']].filter(Boolean).join(':'),
+  }
   return versioned({ initdb: bin('initdb'), postgres: bin('postgres'), env })
 }
 
@@ -312,7 +348,9 @@ function packaged(dataDir: string): Binaries | undefined {
  */
 function libraryLinks(native: string, dataDir: string): string {
   const file = join(native, 'pg-symlinks.json')
-  const links = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as { readonly source: string; readonly target: string }[]) : []
+  const links = existsSync(file)
+    ? (JSON.parse(readFileSync(file, 'utf8')) as { readonly source: string; readonly target: string }[])
+    : []
   const packageRoot = dirname(native)
   if (links.every((link) => existsSync(join(packageRoot, link.target)))) return ''
   const folder = join(dataDir, 'lib')
@@ -329,11 +367,18 @@ function installed(): (Binaries | undefined)[] {
   const debian = '/usr/lib/postgresql'
   const folders = [
     ...(process.env['PATH'] ?? '').split(':').filter(Boolean),
-    ...(existsSync(debian) ? readdirSync(debian).sort().reverse().map((version) => join(debian, version, 'bin')) : []),
+    ...(existsSync(debian)
+      ? readdirSync(debian)
+          .sort()
+          .reverse()
+          .map((version) => join(debian, version, 'bin'))
+      : []),
   ]
   return folders
     .filter((folder) => existsSync(join(folder, 'postgres')) && existsSync(join(folder, 'initdb')))
-    .map((folder) => versioned({ initdb: join(folder, 'initdb'), postgres: join(folder, 'postgres'), env: process.env }))
+    .map((folder) =>
+      versioned({ initdb: join(folder, 'initdb'), postgres: join(folder, 'postgres'), env: process.env }),
+    )
 }
 
 function versioned(binaries: Omit<Binaries, 'major'>): Binaries | undefined {

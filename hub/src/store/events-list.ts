@@ -15,10 +15,16 @@ export async function findEvent(db: Db, eventId: string): Promise<EventRow | und
 }
 
 /** Newest first. @param after transaction id and number of the last one of the page before. */
-export async function listEvents(db: Db, filter: EventListFilter, after: readonly [string, number] | undefined, limit: number): Promise<readonly EventRow[]> {
+export async function listEvents(
+  db: Db,
+  filter: EventListFilter,
+  after: readonly [string, number] | undefined,
+  limit: number,
+): Promise<readonly EventRow[]> {
   let query = db.selectFrom('events').selectAll().orderBy('xid', 'desc').orderBy('id', 'desc').limit(limit)
   if (after !== undefined) query = query.where(sql<boolean>`(xid, id) < (${after[0]}::xid8, ${after[1]}::bigint)`)
-  if (filter.subject !== '') query = query.where(sql<boolean>`(subject = ${filter.subject} or related @> array[${filter.subject}]::text[])`)
+  if (filter.subject !== '')
+    query = query.where(sql<boolean>`(subject = ${filter.subject} or related @> array[${filter.subject}]::text[])`)
   if (filter.severities.length > 0) query = query.where('severity', 'in', filter.severities)
   if (filter.reasons.length > 0) query = query.where('reason', 'in', filter.reasons)
   if (filter.since !== undefined) query = query.where('at', '>=', filter.since)

@@ -15,7 +15,11 @@ export interface WorkspaceRef {
 }
 
 export async function findWorkspace(db: Db, name: string): Promise<WorkspaceRef | undefined> {
-  const row = await db.selectFrom('workspaces').select(['organization_id', 'id', 'name']).where('name', '=', name).executeTakeFirst()
+  const row = await db
+    .selectFrom('workspaces')
+    .select(['organization_id', 'id', 'name'])
+    .where('name', '=', name)
+    .executeTakeFirst()
   return row === undefined ? undefined : { organizationId: row.organization_id, id: row.id, name: row.name }
 }
 
@@ -61,7 +65,9 @@ export async function insertHost(tx: Tx, keyring: Keyring, host: NewHost): Promi
       protected: host.protected,
       state: 'ORDERED',
       state_message: 'Looking for a place',
-      conditions: JSON.stringify([{ type: 'Accepted', status: 'TRUE', reason: 'Ordered', message: '', lastTransitionAt: now }]),
+      conditions: JSON.stringify([
+        { type: 'Accepted', status: 'TRUE', reason: 'Ordered', message: '', lastTransitionAt: now },
+      ]),
       created_by: host.createdBy,
     })
     .returningAll()
@@ -69,7 +75,11 @@ export async function insertHost(tx: Tx, keyring: Keyring, host: NewHost): Promi
   if (host.userData !== '') {
     await tx
       .insertInto('host_secrets')
-      .values({ organization_id: row.organization_id, host_id: id, user_data_sealed: keyring.seal('host.user-data', id, host.userData) })
+      .values({
+        organization_id: row.organization_id,
+        host_id: id,
+        user_data_sealed: keyring.seal('host.user-data', id, host.userData),
+      })
       .execute()
   }
   await scheduleHost(tx, { organizationId: row.organization_id, hostId: id })
@@ -77,9 +87,19 @@ export async function insertHost(tx: Tx, keyring: Keyring, host: NewHost): Promi
 }
 
 /** The host of that name that is not released, or else, with `released`, the last one that was. */
-export async function findHost(db: Db, workspace: string, name: string, released = false): Promise<HostRow | undefined> {
+export async function findHost(
+  db: Db,
+  workspace: string,
+  name: string,
+  released = false,
+): Promise<HostRow | undefined> {
   let query = db.selectFrom('hosts').selectAll().where('workspace_name', '=', workspace).where('name', '=', name)
-  query = released ? query.orderBy(sql`state = 'RELEASED'`).orderBy('created_at', 'desc').limit(1) : query.where('state', '<>', 'RELEASED')
+  query = released
+    ? query
+        .orderBy(sql`state = 'RELEASED'`)
+        .orderBy('created_at', 'desc')
+        .limit(1)
+    : query.where('state', '<>', 'RELEASED')
   return query.executeTakeFirst()
 }
 
@@ -105,7 +125,12 @@ export interface HostListFilter {
 }
 
 /** @param after workspace, name and id of the last one of the page before. */
-export async function listHosts(db: Db, filter: HostListFilter, after: readonly [string, string, string] | undefined, limit: number): Promise<readonly HostRow[]> {
+export async function listHosts(
+  db: Db,
+  filter: HostListFilter,
+  after: readonly [string, string, string] | undefined,
+  limit: number,
+): Promise<readonly HostRow[]> {
   let query = db.selectFrom('hosts').selectAll().orderBy('workspace_name').orderBy('name').orderBy('id').limit(limit)
   if (after !== undefined) {
     query = query.where(sql<boolean>`(workspace_name, name, id) > (${after[0]}, ${after[1]}, ${after[2]}::uuid)`)
@@ -140,7 +165,13 @@ export async function updateHost(tx: Tx, row: HostRow, change: HostChange): Prom
 }
 
 /** Moves a locked host to another state by a caller's wish, due for the reconciler. */
-export async function moveHost(tx: Tx, row: HostRow, state: HostState, message: string, releasing: boolean): Promise<HostRow> {
+export async function moveHost(
+  tx: Tx,
+  row: HostRow,
+  state: HostState,
+  message: string,
+  releasing: boolean,
+): Promise<HostRow> {
   const moved = await tx
     .updateTable('hosts')
     .set({

@@ -16,7 +16,11 @@ export interface IdempotencyKey {
  * @param work gives the answer as bytes; it is stored with the key in the transaction of the work.
  * @throws HubError IDEMPOTENCY_KEY_REUSED where the key was used for something else.
  */
-export async function once(db: Db, key: IdempotencyKey | undefined, work: (tx: Tx) => Promise<Uint8Array>): Promise<{ readonly answer: Uint8Array; readonly repeated: boolean }> {
+export async function once(
+  db: Db,
+  key: IdempotencyKey | undefined,
+  work: (tx: Tx) => Promise<Uint8Array>,
+): Promise<{ readonly answer: Uint8Array; readonly repeated: boolean }> {
   if (key === undefined) return { answer: await inTransaction(db, work), repeated: false }
   return inTransaction(db, async (tx) => {
     // Whoever asks with the same key at the same time waits here for the first to be done.
@@ -29,9 +33,13 @@ export async function once(db: Db, key: IdempotencyKey | undefined, work: (tx: T
       .executeTakeFirst()
     if (stored !== undefined) {
       if (stored.request_hash.equals(key.requestHash)) return { answer: stored.response, repeated: true }
-      throw new HubError('IDEMPOTENCY_KEY_REUSED', `request_id «${key.key}» was used before, with another request; choose a new one`, {
-        violations: [{ field: 'request_id', description: 'was used before, with another request; choose a new one' }],
-      })
+      throw new HubError(
+        'IDEMPOTENCY_KEY_REUSED',
+        `request_id «${key.key}» was used before, with another request; choose a new one`,
+        {
+          violations: [{ field: 'request_id', description: 'was used before, with another request; choose a new one' }],
+        },
+      )
     }
     const answer = await work(tx)
     await tx

@@ -40,7 +40,12 @@ export interface SeenResource {
 const seenAtGranularityMs = 5 * 60_000
 
 /** Takes in a part of a static provider's listing: new machines are DISCOVERED, and accepted at once where the provider says so. */
-export async function recordStaticMachines(tx: Tx, provider: ListingProvider, seen: readonly SeenMachine[], now: Date): Promise<void> {
+export async function recordStaticMachines(
+  tx: Tx,
+  provider: ListingProvider,
+  seen: readonly SeenMachine[],
+  now: Date,
+): Promise<void> {
   if (seen.length === 0) return
   const known = await tx
     .selectFrom('machines')
@@ -99,11 +104,20 @@ async function discover(
     .onConflict((conflict) => conflict.doNothing())
     .executeTakeFirst()
   if (inserted.numInsertedOrUpdatedRows === 0n) return []
-  const about = { subject: `machines/${name}`, related: [`providers/${provider.name}`], severity: 'INFO' as const, providerId: provider.id }
+  const about = {
+    subject: `machines/${name}`,
+    related: [`providers/${provider.name}`],
+    severity: 'INFO' as const,
+    providerId: provider.id,
+  }
   const events: EventDraft[] = [{ ...about, reason: 'MachineDiscovered', message: `Found as ${machine.externalId}` }]
   if (autoAccept) {
     await wishMachine(tx, { providerId: provider.id, id }, { state: 'VERIFYING', operation: 'VERIFY' })
-    events.push({ ...about, reason: 'MachineAccepted', message: `Accepted at once, as provider ${provider.name} is set to` })
+    events.push({
+      ...about,
+      reason: 'MachineAccepted',
+      message: `Accepted at once, as provider ${provider.name} is set to`,
+    })
   }
   return events
 }
@@ -139,7 +153,11 @@ async function refresh(tx: Tx, row: MachineRow, machine: SeenMachine, now: Date)
     .where('provider_id', '=', row.provider_id)
     .where('id', '=', row.id)
     .execute()
-  const about = { subject: `machines/${row.name}`, related: [`providers/${row.provider_name}`], providerId: row.provider_id }
+  const about = {
+    subject: `machines/${row.name}`,
+    related: [`providers/${row.provider_name}`],
+    providerId: row.provider_id,
+  }
   const events: EventDraft[] = []
   if (vanished) events.push({ ...about, reason: 'MachineReappeared', severity: 'INFO', message: 'It is listed again' })
   if (row.power !== null && power !== row.power) {
@@ -149,7 +167,12 @@ async function refresh(tx: Tx, row: MachineRow, machine: SeenMachine, now: Date)
 }
 
 /** After a complete listing of a static provider: says of machines that were not in it that they are missing. Nothing is concluded but that. */
-export async function recordMissingMachines(tx: Tx, provider: ListingProvider, listedIds: readonly string[], now: Date): Promise<void> {
+export async function recordMissingMachines(
+  tx: Tx,
+  provider: ListingProvider,
+  listedIds: readonly string[],
+  now: Date,
+): Promise<void> {
   const missing = await tx
     .selectFrom('machines')
     .selectAll()
@@ -190,7 +213,12 @@ export async function recordMissingMachines(tx: Tx, provider: ListingProvider, l
  *
  * @returns the ids of the requests that were seen.
  */
-export async function recordOwnedResources(tx: Tx, provider: ListingProvider, seen: readonly SeenResource[], now: Date): Promise<readonly string[]> {
+export async function recordOwnedResources(
+  tx: Tx,
+  provider: ListingProvider,
+  seen: readonly SeenResource[],
+  now: Date,
+): Promise<readonly string[]> {
   if (seen.length === 0) return []
   const requests = await tx
     .selectFrom('machine_requests')
@@ -207,7 +235,9 @@ export async function recordOwnedResources(tx: Tx, provider: ListingProvider, se
     const request = byId.get(resource.requestId)
     const live = request !== undefined && request.state !== 'GONE'
     // What a live request owns without having said so yet is its holder's to adopt.
-    const ours = live && (resource.kind !== 'server' || request.external_id === null || request.external_id === resource.externalId)
+    const ours =
+      live &&
+      (resource.kind !== 'server' || request.external_id === null || request.external_id === resource.externalId)
     if (!ours) {
       events.push(...(await recordOrphan(tx, provider, resource)))
       continue
@@ -297,14 +327,21 @@ export async function findMissingRequests(
     .where('machine_requests.desired_presence', '=', 'PRESENT')
     .where('machine_requests.presence', '=', 'PRESENT')
     .where('machine_requests.static', '=', false)
-    .where(sql<boolean>`machine_requests.provisioned_at < ${startedAt}::timestamptz - providers.listing_lag_ms * interval '1 millisecond'`)
+    .where(
+      sql<boolean>`machine_requests.provisioned_at < ${startedAt}::timestamptz - providers.listing_lag_ms * interval '1 millisecond'`,
+    )
     .where(sql<boolean>`not (machine_requests.id = any(${[...foundIds]}::uuid[]))`)
     .execute()
   return rows.map((row) => row.id)
 }
 
 /** Records that the machines of requests are gone though they are wished for: missing in two complete listings in a row. */
-export async function recordVanishedRequests(tx: Tx, provider: ListingProvider, ids: readonly string[], now: Date): Promise<void> {
+export async function recordVanishedRequests(
+  tx: Tx,
+  provider: ListingProvider,
+  ids: readonly string[],
+  now: Date,
+): Promise<void> {
   if (ids.length === 0) return
   const rows = await tx
     .updateTable('machine_requests')

@@ -9,7 +9,13 @@ import { appendEvents, hubCause, type Cause } from './events.js'
 /** Makes a token for one new instance of a provider. The token is shown this once. */
 export async function createJoinToken(
   tx: Tx,
-  order: { readonly providerId: string; readonly providerName: string; readonly ttlMs: number; readonly fingerprint: string; readonly cause: Cause },
+  order: {
+    readonly providerId: string
+    readonly providerName: string
+    readonly ttlMs: number
+    readonly fingerprint: string
+    readonly cause: Cause
+  },
 ): Promise<{ readonly token: string; readonly expiresAt: Date }> {
   const id = newTokenId('join')
   const { token, secretHash } = mintToken('join', id, order.fingerprint)
@@ -48,19 +54,32 @@ export async function useJoinToken(tx: Tx, token: string, usedBy: string): Promi
       ? undefined
       : await tx
           .selectFrom('join_tokens')
-          .select(['provider_id', 'secret_hash', 'used_at', sql<boolean>`expires_at <= clock_timestamp()`.as('expired')])
+          .select([
+            'provider_id',
+            'secret_hash',
+            'used_at',
+            sql<boolean>`expires_at <= clock_timestamp()`.as('expired'),
+          ])
           .where('id', '=', parsed.id)
           .forUpdate()
           .executeTakeFirst()
   if (parsed === undefined || row === undefined || !secretMatches(parsed.secret, row.secret_hash)) {
-    throw new HubError('JOIN_TOKEN_INVALID', 'the join token is unknown or damaged; make a new one with `slipway provider token`')
+    throw new HubError(
+      'JOIN_TOKEN_INVALID',
+      'the join token is unknown or damaged; make a new one with `slipway provider token`',
+    )
   }
   if (row.used_at !== null) {
-    throw new HubError('JOIN_TOKEN_USED', 'the join token was used before; make a new one, and find out who used this one', {
-      metadata: { token_id: parsed.id },
-    })
+    throw new HubError(
+      'JOIN_TOKEN_USED',
+      'the join token was used before; make a new one, and find out who used this one',
+      {
+        metadata: { token_id: parsed.id },
+      },
+    )
   }
-  if (row.expired) throw new HubError('JOIN_TOKEN_EXPIRED', 'the join token is too old; make a new one with `slipway provider token`')
+  if (row.expired)
+    throw new HubError('JOIN_TOKEN_EXPIRED', 'the join token is too old; make a new one with `slipway provider token`')
   await tx
     .updateTable('join_tokens')
     .set({ used_at: sql<Date>`clock_timestamp()`, used_by: usedBy })

@@ -18,7 +18,12 @@ export interface ClassContent {
   readonly annotations: Labels
 }
 
-export async function insertClass(tx: Tx, name: string, content: ClassContent, autoCreated = false): Promise<MachineClassRow> {
+export async function insertClass(
+  tx: Tx,
+  name: string,
+  content: ClassContent,
+  autoCreated = false,
+): Promise<MachineClassRow> {
   return tx
     .insertInto('machine_classes')
     .values({ id: uuid(), name, auto_created: autoCreated, ...columns(content) })
@@ -46,22 +51,49 @@ export async function ensureClassForShape(tx: Tx, name: string, content: ClassCo
 }
 
 export async function findClass(db: Db, name: string): Promise<MachineClassRow | undefined> {
-  return db.selectFrom('machine_classes').selectAll().where('name', '=', name).where('deleted_at', 'is', null).executeTakeFirst()
+  return db
+    .selectFrom('machine_classes')
+    .selectAll()
+    .where('name', '=', name)
+    .where('deleted_at', 'is', null)
+    .executeTakeFirst()
 }
 
 export async function lockClass(tx: Tx, name: string): Promise<MachineClassRow | undefined> {
-  return tx.selectFrom('machine_classes').selectAll().where('name', '=', name).where('deleted_at', 'is', null).forUpdate().executeTakeFirst()
+  return tx
+    .selectFrom('machine_classes')
+    .selectAll()
+    .where('name', '=', name)
+    .where('deleted_at', 'is', null)
+    .forUpdate()
+    .executeTakeFirst()
 }
 
-export async function listClasses(db: Db, filter: ClassListFilter, after: string, limit: number): Promise<readonly MachineClassRow[]> {
-  let query = db.selectFrom('machine_classes').selectAll().where('deleted_at', 'is', null).where('name', '>', after).orderBy('name').limit(limit)
+export async function listClasses(
+  db: Db,
+  filter: ClassListFilter,
+  after: string,
+  limit: number,
+): Promise<readonly MachineClassRow[]> {
+  let query = db
+    .selectFrom('machine_classes')
+    .selectAll()
+    .where('deleted_at', 'is', null)
+    .where('name', '>', after)
+    .orderBy('name')
+    .limit(limit)
   if (filter.autoCreated !== undefined) query = query.where('auto_created', '=', filter.autoCreated)
   for (const condition of labelConditions(sql.ref('labels'), filter.labelSelector)) query = query.where(condition)
   return query.execute()
 }
 
 export async function updateClass(tx: Tx, id: string, content: ClassContent): Promise<MachineClassRow> {
-  return tx.updateTable('machine_classes').set(columns(content)).where('id', '=', id).returningAll().executeTakeFirstOrThrow()
+  return tx
+    .updateTable('machine_classes')
+    .set(columns(content))
+    .where('id', '=', id)
+    .returningAll()
+    .executeTakeFirstOrThrow()
 }
 
 /** How many live hosts use a class. */
@@ -76,7 +108,11 @@ export async function countClassUse(tx: Tx, classId: string): Promise<number> {
 }
 
 export async function deleteClass(tx: Tx, id: string): Promise<void> {
-  await tx.updateTable('machine_classes').set({ deleted_at: sql<Date>`clock_timestamp()` }).where('id', '=', id).execute()
+  await tx
+    .updateTable('machine_classes')
+    .set({ deleted_at: sql<Date>`clock_timestamp()` })
+    .where('id', '=', id)
+    .execute()
 }
 
 /** What an order keeps of its class. */
@@ -87,5 +123,8 @@ export function classSpecOf(row: MachineClassRow): ClassSpec {
 /** The name of the class that the hub makes for a shape. */
 export function nameForShape(shape: Shape): string {
   const parts = [`${shape.vcpus}c`, `${shape.memoryMib}m`, `${shape.diskGib}g`, shape.diskClass, shape.architecture]
-  return `auto-${parts.filter((part) => part !== '').join('-')}`.toLowerCase().replace(/[^a-z0-9-]/g, '-').slice(0, 63)
+  return `auto-${parts.filter((part) => part !== '').join('-')}`
+    .toLowerCase()
+    .replace(/[^a-z0-9-]/g, '-')
+    .slice(0, 63)
 }

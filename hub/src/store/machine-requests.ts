@@ -32,7 +32,12 @@ export async function lockRequest(tx: Tx, name: string): Promise<MachineRequestR
 }
 
 /** Newest first. @param after id of the last one of the page before: ids rise with time. */
-export async function listRequests(db: Db, filter: RequestListFilter, after: string, limit: number): Promise<readonly MachineRequestRow[]> {
+export async function listRequests(
+  db: Db,
+  filter: RequestListFilter,
+  after: string,
+  limit: number,
+): Promise<readonly MachineRequestRow[]> {
   let query = db.selectFrom('machine_requests').selectAll().orderBy('id', 'desc').limit(limit)
   if (after !== '') query = query.where('id', '<', after)
   if (filter.states.length > 0) query = query.where('state', 'in', filter.states)
@@ -50,7 +55,10 @@ export interface RequestDetailRow {
 }
 
 /** Who works on some requests, and the steps that their present operations have stored. */
-export async function readRequestDetails(db: Db, rows: readonly MachineRequestRow[]): Promise<ReadonlyMap<string, RequestDetailRow>> {
+export async function readRequestDetails(
+  db: Db,
+  rows: readonly MachineRequestRow[],
+): Promise<ReadonlyMap<string, RequestDetailRow>> {
   const ids = rows.map((row) => row.id)
   if (ids.length === 0) return new Map()
   const items = await db
@@ -59,19 +67,30 @@ export async function readRequestDetails(db: Db, rows: readonly MachineRequestRo
     .select(['work_items.id', 'work_items.fence', 'sessions.instance_name', 'sessions.instance_id'])
     .where('work_items.id', 'in', ids)
     .execute()
-  const steps = await db.selectFrom('steps').select(['item_id', 'operation', 'operation_generation', 'name', 'created_at']).where('item_id', 'in', ids).orderBy('created_at').execute()
+  const steps = await db
+    .selectFrom('steps')
+    .select(['item_id', 'operation', 'operation_generation', 'name', 'created_at'])
+    .where('item_id', 'in', ids)
+    .orderBy('created_at')
+    .execute()
   const byId = new Map(rows.map((row) => [row.id, row]))
   return new Map(
     items.map((item) => [
       item.id,
       {
-        holder: item.instance_name !== null && item.instance_name !== '' ? item.instance_name : (item.instance_id ?? ''),
+        holder:
+          item.instance_name !== null && item.instance_name !== '' ? item.instance_name : (item.instance_id ?? ''),
         fence: item.fence,
         steps: steps
           .filter((step) => {
             const row = byId.get(step.item_id)
             // Names that begin with `sdk-` are the runtime's own bookkeeping.
-            return step.item_id === item.id && row?.operation === step.operation && row.operation_generation === step.operation_generation && !step.name.startsWith('sdk-')
+            return (
+              step.item_id === item.id &&
+              row?.operation === step.operation &&
+              row.operation_generation === step.operation_generation &&
+              !step.name.startsWith('sdk-')
+            )
           })
           .map((step) => ({ operation: step.operation, name: step.name, at: step.created_at })),
       },
@@ -91,7 +110,14 @@ export async function hastenRequest(tx: Tx, row: MachineRequestRow): Promise<voi
 }
 
 /** Ends a locked request by a person's word. What exists out there stays; that it does is on record. Its holder, if there is one, loses its claim. */
-export async function forgetRequest(tx: Tx, row: MachineRequestRow, by: string, reason: string, now: Date, wake: WakeTopic[]): Promise<MachineRequestRow> {
+export async function forgetRequest(
+  tx: Tx,
+  row: MachineRequestRow,
+  by: string,
+  reason: string,
+  now: Date,
+  wake: WakeTopic[],
+): Promise<MachineRequestRow> {
   await tx
     .updateTable('work_items')
     .set({ session_id: null, due_at: null, fence: sql<number>`fence + 1` })

@@ -24,16 +24,29 @@ export async function lockMachine(tx: Tx, name: string): Promise<MachineRow | un
   if (seen === undefined) return undefined
   const items = [seen.id, ...(seen.request_id === null ? [] : [seen.request_id])]
   await tx.selectFrom('work_items').select('id').where('id', 'in', items).orderBy('id').forUpdate().execute()
-  if (seen.request_id !== null) await tx.selectFrom('machine_requests').select('id').where('id', '=', seen.request_id).forUpdate().execute()
-  return tx.selectFrom('machines').selectAll().where('provider_id', '=', seen.provider_id).where('id', '=', seen.id).forUpdate().executeTakeFirst()
+  if (seen.request_id !== null)
+    await tx.selectFrom('machine_requests').select('id').where('id', '=', seen.request_id).forUpdate().execute()
+  return tx
+    .selectFrom('machines')
+    .selectAll()
+    .where('provider_id', '=', seen.provider_id)
+    .where('id', '=', seen.id)
+    .forUpdate()
+    .executeTakeFirst()
 }
 
-export async function listMachines(db: Db, filter: MachineListFilter, after: string, limit: number): Promise<readonly MachineRow[]> {
+export async function listMachines(
+  db: Db,
+  filter: MachineListFilter,
+  after: string,
+  limit: number,
+): Promise<readonly MachineRow[]> {
   let query = db.selectFrom('machines').selectAll().where('name', '>', after).orderBy('name').limit(limit)
   if (filter.states.length > 0) query = query.where('state', 'in', filter.states)
   else if (!filter.showGone) query = query.where('state', '<>', 'GONE')
   if (filter.providers.length > 0) query = query.where('provider_name', 'in', filter.providers)
-  for (const condition of labelConditions(sql`(provider_labels || labels)`, filter.labelSelector)) query = query.where(condition)
+  for (const condition of labelConditions(sql`(provider_labels || labels)`, filter.labelSelector))
+    query = query.where(condition)
   return query.execute()
 }
 
@@ -73,7 +86,11 @@ export async function deleteMachine(tx: Tx, row: MachineRow): Promise<void> {
 }
 
 /** Notes a wish on the machine of a request, where people look for it. */
-export async function noteMachineWish(tx: Tx, row: MachineRow, wish: { readonly power?: 'ON' | 'OFF'; readonly reboot?: boolean }): Promise<MachineRow> {
+export async function noteMachineWish(
+  tx: Tx,
+  row: MachineRow,
+  wish: { readonly power?: 'ON' | 'OFF'; readonly reboot?: boolean },
+): Promise<MachineRow> {
   return tx
     .updateTable('machines')
     .set({

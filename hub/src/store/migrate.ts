@@ -24,7 +24,12 @@ export type SchemaStatus =
   | { readonly kind: 'current'; readonly version: number }
   | { readonly kind: 'behind'; readonly version: number; readonly pending: readonly string[] }
   /** The database is of a newer hub. */
-  | { readonly kind: 'ahead'; readonly version: number; readonly unknown: readonly string[]; readonly breaking: boolean }
+  | {
+      readonly kind: 'ahead'
+      readonly version: number
+      readonly unknown: readonly string[]
+      readonly breaking: boolean
+    }
 
 /** A migration cannot be applied, or was changed after it was. */
 export class MigrationError extends Error {
@@ -39,7 +44,8 @@ export function readMigrations(directory: string = migrationsDirectory()): reado
     const mark = /^--! (breaking|compatible)\n/.exec(statements)?.[1]
     if (mark === undefined) throw new MigrationError(`${file} must begin with «--! breaking» or «--! compatible»`)
     const version = Number(file.slice(0, 4))
-    if (version !== index + 1) throw new MigrationError(`${file} should have number ${index + 1}: migrations are numbered without gaps`)
+    if (version !== index + 1)
+      throw new MigrationError(`${file} should have number ${index + 1}: migrations are numbered without gaps`)
     return {
       version,
       name: file.replace(/\.sql$/, ''),
@@ -87,9 +93,12 @@ async function apply(tx: Tx, migration: Migration): Promise<void> {
   try {
     await sql.raw(migration.statements).execute(tx)
   } catch (error) {
-    throw new MigrationError(`migration ${migration.name} failed, and nothing of it was kept: ${error instanceof Error ? error.message : String(error)}`, {
-      cause: error,
-    })
+    throw new MigrationError(
+      `migration ${migration.name} failed, and nothing of it was kept: ${error instanceof Error ? error.message : String(error)}`,
+      {
+        cause: error,
+      },
+    )
   }
   await sql`
     insert into schema_migrations (version, name, breaking, checksum)
@@ -99,21 +108,29 @@ async function apply(tx: Tx, migration: Migration): Promise<void> {
 
 /** Compares a database with this hub's migrations. @throws MigrationError where an applied migration was changed since. */
 export async function schemaStatus(db: Db, migrations: readonly Migration[] = readMigrations()): Promise<SchemaStatus> {
-  const exists = await sql<{ exists: boolean }>`select to_regclass('schema_migrations') is not null as exists`.execute(db)
+  const exists = await sql<{ exists: boolean }>`select to_regclass('schema_migrations') is not null as exists`.execute(
+    db,
+  )
   const applied = exists.rows[0]?.exists === true ? await listApplied(db) : []
   refuseChanged(applied, migrations)
   const version = applied.at(-1)?.version ?? 0
   const pending = migrations.filter((migration) => !applied.some((row) => row.version === migration.version))
   const unknown = applied.filter((row) => !migrations.some((migration) => migration.version === row.version))
   if (unknown.length > 0) {
-    return { kind: 'ahead', version, unknown: unknown.map((row) => row.name), breaking: unknown.some((row) => row.breaking) }
+    return {
+      kind: 'ahead',
+      version,
+      unknown: unknown.map((row) => row.name),
+      breaking: unknown.some((row) => row.breaking),
+    }
   }
   if (pending.length > 0) return { kind: 'behind', version, pending: pending.map((migration) => migration.name) }
   return { kind: 'current', version }
 }
 
 async function listApplied(db: Db | Tx): Promise<readonly Applied[]> {
-  const result = await sql<Applied>`select version, name, breaking, checksum from schema_migrations order by version`.execute(db)
+  const result =
+    await sql<Applied>`select version, name, breaking, checksum from schema_migrations order by version`.execute(db)
   return result.rows
 }
 
@@ -121,6 +138,8 @@ function refuseChanged(applied: readonly Applied[], migrations: readonly Migrati
   for (const row of applied) {
     const migration = migrations.find((candidate) => candidate.version === row.version)
     if (migration === undefined || migration.checksum === row.checksum) continue
-    throw new MigrationError(`migration ${row.name} was changed after it was applied; migrations go forward only: add a new one`)
+    throw new MigrationError(
+      `migration ${row.name} was changed after it was applied; migrations go forward only: add a new one`,
+    )
   }
 }

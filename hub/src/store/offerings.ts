@@ -48,5 +48,9 @@ export async function replaceOfferings(tx: Tx, providerId: string, said: readonl
       )
       .execute()
   }
-  await tx.updateTable('providers').set({ offerings_at: sql<Date>`clock_timestamp()` }).where('id', '=', providerId).execute()
+  await tx
+    .updateTable('providers')
+    .set({ offerings_at: sql<Date>`clock_timestamp()` })
+    .where('id', '=', providerId)
+    .execute()
 }

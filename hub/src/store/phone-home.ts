@@ -10,8 +10,15 @@ import { scheduleHost } from './host-schedule.js'
  *
  * @throws HubError PHONE_HOME_TOKEN_INVALID, also for the machine of a request that is to go.
  */
-export async function recordPhoneHome(tx: Tx, token: string, said: { readonly hostname: string }): Promise<{ readonly hostName: string; readonly at: Date; readonly first: boolean }> {
-  const invalid = new HubError('PHONE_HOME_TOKEN_INVALID', 'the phone-home token is unknown or expired; a machine is given its own when it is made')
+export async function recordPhoneHome(
+  tx: Tx,
+  token: string,
+  said: { readonly hostname: string },
+): Promise<{ readonly hostName: string; readonly at: Date; readonly first: boolean }> {
+  const invalid = new HubError(
+    'PHONE_HOME_TOKEN_INVALID',
+    'the phone-home token is unknown or expired; a machine is given its own when it is made',
+  )
   const parsed = parseToken('phone-home', token)
   if (parsed === undefined) throw invalid
   const requestId = parsed.id.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')

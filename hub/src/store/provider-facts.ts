@@ -20,7 +20,13 @@ export interface HealthSaid {
 }
 
 /** Stores how an instance is doing, and tells of the provider's health where that changes with it. The error stays until all is well. */
-export async function recordInstanceHealth(tx: Tx, sessionId: string, provider: KnownProvider, said: HealthSaid, now: Date): Promise<void> {
+export async function recordInstanceHealth(
+  tx: Tx,
+  sessionId: string,
+  provider: KnownProvider,
+  said: HealthSaid,
+  now: Date,
+): Promise<void> {
   const recorded = await recordHealth(tx, {
     sessionId,
     providerId: provider.id,
@@ -31,12 +37,22 @@ export async function recordInstanceHealth(tx: Tx, sessionId: string, provider: 
   if (recorded === undefined) return
   if (said.failure !== undefined) await keepError(tx, provider, said.failure, now)
   else if (recorded.after === 'HEALTHY') {
-    await tx.updateTable('providers').set({ last_error: null }).where('id', '=', provider.id).where('last_error', 'is not', null).execute()
+    await tx
+      .updateTable('providers')
+      .set({ last_error: null })
+      .where('id', '=', provider.id)
+      .where('last_error', 'is not', null)
+      .execute()
   }
   if (recorded.before === recorded.after) return
   const well = recorded.after === 'HEALTHY'
   await appendEvents(tx, { actor: `providers/${provider.name}`, requestId: '' }, [
-    event(provider, well ? 'ProviderHealthy' : 'ProviderUnhealthy', well ? 'INFO' : 'ERROR', `Health is ${recorded.after}: ${said.message}`),
+    event(
+      provider,
+      well ? 'ProviderHealthy' : 'ProviderUnhealthy',
+      well ? 'INFO' : 'ERROR',
+      `Health is ${recorded.after}: ${said.message}`,
+    ),
   ])
 }
 
@@ -45,7 +61,11 @@ async function keepError(tx: Tx, provider: KnownProvider, failure: Failure, now:
   const before = row?.last_error ?? null
   const repeated = before !== null && before.code === failure.code && before.message === failure.message
   const lastError = nextLastError(failure, repeated ? before.attempts + 1 : 1, now)
-  await tx.updateTable('providers').set({ last_error: JSON.stringify(lastError) }).where('id', '=', provider.id).execute()
+  await tx
+    .updateTable('providers')
+    .set({ last_error: JSON.stringify(lastError) })
+    .where('id', '=', provider.id)
+    .execute()
 }
 
 /** Stores an instance's answer to a new configuration. */
@@ -55,8 +75,15 @@ export async function recordConfigurationAnswer(
   answer: { readonly version: number; readonly ok: boolean; readonly failure: Failure | undefined },
   now: Date,
 ): Promise<void> {
-  const message = answer.ok ? `Version ${answer.version} is in use` : `Version ${answer.version} was refused: ${answer.failure?.message ?? 'no reason given'}`
-  const row = await tx.selectFrom('providers').select('conditions').where('id', '=', provider.id).forUpdate().executeTakeFirst()
+  const message = answer.ok
+    ? `Version ${answer.version} is in use`
+    : `Version ${answer.version} was refused: ${answer.failure?.message ?? 'no reason given'}`
+  const row = await tx
+    .selectFrom('providers')
+    .select('conditions')
+    .where('id', '=', provider.id)
+    .forUpdate()
+    .executeTakeFirst()
   if (row === undefined) return
   const conditions = mergeConditions(
     row.conditions,
@@ -69,7 +96,12 @@ export async function recordConfigurationAnswer(
     .where('id', '=', provider.id)
     .execute()
   await appendEvents(tx, { actor: `providers/${provider.name}`, requestId: '' }, [
-    event(provider, answer.ok ? 'ConfigurationAccepted' : 'ConfigurationRefused', answer.ok ? 'INFO' : 'ERROR', message),
+    event(
+      provider,
+      answer.ok ? 'ConfigurationAccepted' : 'ConfigurationRefused',
+      answer.ok ? 'INFO' : 'ERROR',
+      message,
+    ),
   ])
 }
 
@@ -99,6 +131,11 @@ export async function recordEnrolment(tx: Tx, providerId: string, instance: stri
   return provider.name
 }
 
-function event(provider: KnownProvider, reason: EventDraft['reason'], severity: EventDraft['severity'], message: string): EventDraft {
+function event(
+  provider: KnownProvider,
+  reason: EventDraft['reason'],
+  severity: EventDraft['severity'],
+  message: string,
+): EventDraft {
   return { subject: `providers/${provider.name}`, reason, severity, message, providerId: provider.id }
 }

@@ -15,6 +15,8 @@ export async function readProviderSecrets(
     .where('providers.id', '=', providerId)
     .executeTakeFirstOrThrow()
   const credentials =
-    row.sealed === null ? {} : (JSON.parse(keyring.open('provider.credentials', providerId, row.sealed).toString('utf8')) as JsonObject)
+    row.sealed === null
+      ? {}
+      : (JSON.parse(keyring.open('provider.credentials', providerId, row.sealed).toString('utf8')) as JsonObject)
   return { version: row.config_version, config: row.config, credentials }
 }

@@ -51,23 +51,49 @@ async function sealCredentials(tx: Tx, keyring: Keyring, providerId: string, cre
   await tx
     .insertInto('provider_credentials')
     .values({ provider_id: providerId, sealed })
-    .onConflict((conflict) => conflict.column('provider_id').doUpdateSet({ sealed, updated_at: sql<Date>`clock_timestamp()` }))
+    .onConflict((conflict) =>
+      conflict.column('provider_id').doUpdateSet({ sealed, updated_at: sql<Date>`clock_timestamp()` }),
+    )
     .execute()
 }
 
 export async function findProvider(db: Db, name: string): Promise<ProviderRow | undefined> {
-  return db.selectFrom('providers').selectAll().where('name', '=', name).where('deleted_at', 'is', null).executeTakeFirst()
+  return db
+    .selectFrom('providers')
+    .selectAll()
+    .where('name', '=', name)
+    .where('deleted_at', 'is', null)
+    .executeTakeFirst()
 }
 
 export async function lockProvider(tx: Tx, name: string): Promise<ProviderRow | undefined> {
-  return tx.selectFrom('providers').selectAll().where('name', '=', name).where('deleted_at', 'is', null).forUpdate().executeTakeFirst()
+  return tx
+    .selectFrom('providers')
+    .selectAll()
+    .where('name', '=', name)
+    .where('deleted_at', 'is', null)
+    .forUpdate()
+    .executeTakeFirst()
 }
 
 /** @param after name of the last one of the page before. */
-export async function listProviders(db: Db, filter: ProviderListFilter, after: string, limit: number): Promise<readonly ProviderRow[]> {
-  let query = db.selectFrom('providers').selectAll().where('deleted_at', 'is', null).where('name', '>', after).orderBy('name').limit(limit)
+export async function listProviders(
+  db: Db,
+  filter: ProviderListFilter,
+  after: string,
+  limit: number,
+): Promise<readonly ProviderRow[]> {
+  let query = db
+    .selectFrom('providers')
+    .selectAll()
+    .where('deleted_at', 'is', null)
+    .where('name', '>', after)
+    .orderBy('name')
+    .limit(limit)
   if (filter.states.length > 0) {
-    query = query.where(sql<boolean>`case when draining then 'DRAINING' else state end = any(${[...filter.states]}::text[])`)
+    query = query.where(
+      sql<boolean>`case when draining then 'DRAINING' else state end = any(${[...filter.states]}::text[])`,
+    )
   }
   if (filter.families.length > 0) query = query.where('family', 'in', filter.families)
   for (const condition of labelConditions(sql.ref('labels'), filter.labelSelector)) query = query.where(condition)
@@ -84,8 +110,15 @@ export interface ProviderChange {
 }
 
 /** Changes a locked provider. A change of config or credentials raises the version that its instances are told. */
-export async function updateProvider(tx: Tx, keyring: Keyring, row: ProviderRow, change: ProviderChange): Promise<ProviderRow> {
-  const reconfigured = change.credentials !== undefined || (change.config !== undefined && JSON.stringify(change.config) !== JSON.stringify(row.config))
+export async function updateProvider(
+  tx: Tx,
+  keyring: Keyring,
+  row: ProviderRow,
+  change: ProviderChange,
+): Promise<ProviderRow> {
+  const reconfigured =
+    change.credentials !== undefined ||
+    (change.config !== undefined && JSON.stringify(change.config) !== JSON.stringify(row.config))
   if (change.credentials !== undefined) await sealCredentials(tx, keyring, row.id, change.credentials)
   return tx
     .updateTable('providers')
@@ -104,7 +137,10 @@ export async function updateProvider(tx: Tx, keyring: Keyring, row: ProviderRow,
 }
 
 /** How much of a provider is still in use. */
-export async function countProviderUse(tx: Tx, providerId: string): Promise<{ readonly requests: number; readonly machines: number }> {
+export async function countProviderUse(
+  tx: Tx,
+  providerId: string,
+): Promise<{ readonly requests: number; readonly machines: number }> {
   const result = await sql<{ requests: number; machines: number }>`
     select
       (select count(*) from machine_requests where provider_id = ${providerId} and state <> 'GONE')::int as requests,
@@ -115,11 +151,19 @@ export async function countProviderUse(tx: Tx, providerId: string): Promise<{ re
 
 /** Ends a locked provider: its certificates, credentials, offerings and tokens go with it. */
 export async function deleteProvider(tx: Tx, providerId: string): Promise<void> {
-  await tx.updateTable('provider_certificates').set({ revoked_at: sql<Date>`clock_timestamp()` }).where('provider_id', '=', providerId).execute()
+  await tx
+    .updateTable('provider_certificates')
+    .set({ revoked_at: sql<Date>`clock_timestamp()` })
+    .where('provider_id', '=', providerId)
+    .execute()
   await tx.deleteFrom('provider_credentials').where('provider_id', '=', providerId).execute()
   await tx.deleteFrom('offerings').where('provider_id', '=', providerId).execute()
   await tx.deleteFrom('join_tokens').where('provider_id', '=', providerId).execute()
-  await tx.updateTable('providers').set({ deleted_at: sql<Date>`clock_timestamp()`, has_credentials: false }).where('id', '=', providerId).execute()
+  await tx
+    .updateTable('providers')
+    .set({ deleted_at: sql<Date>`clock_timestamp()`, has_credentials: false })
+    .where('id', '=', providerId)
+    .execute()
 }
 
 export interface LiveSession {
@@ -140,7 +184,9 @@ export interface LiveSession {
 export async function readProviderDetails(
   db: Db,
   ids: readonly string[],
-): Promise<ReadonlyMap<string, { readonly sessions: readonly LiveSession[]; readonly offerings: readonly OfferingRow[] }>> {
+): Promise<
+  ReadonlyMap<string, { readonly sessions: readonly LiveSession[]; readonly offerings: readonly OfferingRow[] }>
+> {
   if (ids.length === 0) return new Map()
   const sessions = await sql<LiveSession>`
     select s.id, s.provider_id, s.instance_id, s.instance_name, s.replica, s.sdk, s.provider_version, s.capacity, s.connected_at, s.heartbeat_at,
@@ -149,7 +195,13 @@ export async function readProviderDetails(
     where s.provider_id = any(${[...ids]}::uuid[]) and s.ended_at is null and s.expires_at > clock_timestamp()
     order by s.connected_at
   `.execute(db)
-  const offerings = await db.selectFrom('offerings').selectAll().where('provider_id', 'in', ids).orderBy('type_id').orderBy('location').execute()
+  const offerings = await db
+    .selectFrom('offerings')
+    .selectAll()
+    .where('provider_id', 'in', ids)
+    .orderBy('type_id')
+    .orderBy('location')
+    .execute()
   return new Map(
     ids.map((id) => [
       id,
@@ -162,7 +214,11 @@ export async function readProviderDetails(
 }
 
 /** Providers by the names or families that classes speak of. */
-export async function providersNamed(db: Db, names: readonly string[], families: readonly string[]): Promise<readonly ProviderRow[]> {
+export async function providersNamed(
+  db: Db,
+  names: readonly string[],
+  families: readonly string[],
+): Promise<readonly ProviderRow[]> {
   return db
     .selectFrom('providers')
     .selectAll()

@@ -25,7 +25,9 @@ export function startRelay(connectionString: string, wake: Wake, replica: string
     pending.clear()
     if (client === undefined || topics.length === 0) return
     const payload = JSON.stringify({ from: replica, topics: topics.slice(0, 100) })
-    client.query('select pg_notify($1, $2)', [channel, payload]).catch((error: unknown) => log.debug({ err: error }, 'a wake-up was lost'))
+    client
+      .query('select pg_notify($1, $2)', [channel, payload])
+      .catch((error: unknown) => log.debug({ err: error }, 'a wake-up was lost'))
   }
   wake.attachRelay((topic) => {
     pending.add(encode(topic))

@@ -44,8 +44,19 @@ interface ItemState {
   released: boolean
   dueInMs: number | null | undefined
   attempt: number
-  request?: { readonly row: MachineRequestRow; record: RequestRecord; giveUp: boolean; holdOffering: boolean; touched: boolean }
-  machine?: { readonly row: MachineRow; record: MachineRecord; next: MachineRecord['operation'] | undefined; touched: boolean }
+  request?: {
+    readonly row: MachineRequestRow
+    record: RequestRecord
+    giveUp: boolean
+    holdOffering: boolean
+    touched: boolean
+  }
+  machine?: {
+    readonly row: MachineRow
+    record: MachineRecord
+    next: MachineRecord['operation'] | undefined
+    touched: boolean
+  }
 }
 
 /** Offerings that said CAPACITY or QUOTA are not offered again for this long. */
@@ -62,7 +73,11 @@ export async function applyWorkEntries(tx: Tx, entries: readonly WorkEntry[], no
       return { ok: false, reason: 'UNKNOWN_ITEM', message: `there is no item ${entry.itemId} of this provider` }
     }
     if (state.released || state.item.session_id !== entry.sessionId || state.item.fence !== entry.fence) {
-      return { ok: false, reason: 'STALE_FENCE', message: `the claim under fence ${entry.fence} is over; stop, and touch nothing more` }
+      return {
+        ok: false,
+        reason: 'STALE_FENCE',
+        message: `the claim under fence ${entry.fence} is over; stop, and touch nothing more`,
+      }
     }
     if (entry.body.kind !== 'report') {
       release(state, entry.body)
@@ -83,27 +98,49 @@ export async function applyWorkEntries(tx: Tx, entries: readonly WorkEntry[], no
 }
 
 async function loadStates(tx: Tx, ids: readonly string[]): Promise<Map<string, ItemState>> {
-  const items = await tx.selectFrom('work_items').selectAll().where('id', 'in', ids).orderBy('provider_id').orderBy('id').forUpdate().execute()
+  const items = await tx
+    .selectFrom('work_items')
+    .selectAll()
+    .where('id', 'in', ids)
+    .orderBy('provider_id')
+    .orderBy('id')
+    .forUpdate()
+    .execute()
   const requestIds = items.filter((item) => item.kind === 'MACHINE_REQUEST').map((item) => item.id)
   const machineIds = items.filter((item) => item.kind === 'MACHINE').map((item) => item.id)
   const requests =
     requestIds.length === 0
       ? []
-      : await tx.selectFrom('machine_requests').selectAll().where('id', 'in', requestIds).orderBy('id').forUpdate().execute()
+      : await tx
+          .selectFrom('machine_requests')
+          .selectAll()
+          .where('id', 'in', requestIds)
+          .orderBy('id')
+          .forUpdate()
+          .execute()
   const machines =
-    machineIds.length === 0 ? [] : await tx.selectFrom('machines').selectAll().where('id', 'in', machineIds).orderBy('id').forUpdate().execute()
+    machineIds.length === 0
+      ? []
+      : await tx.selectFrom('machines').selectAll().where('id', 'in', machineIds).orderBy('id').forUpdate().execute()
   const states = new Map<string, ItemState>(
     items.map((item) => [item.id, { item, released: false, dueInMs: undefined, attempt: item.attempt }]),
   )
   for (const row of requests) {
     const state = states.get(row.id)
     if (state !== undefined) {
-      state.request = { row, record: toRequestRecord(row, state.item), giveUp: false, holdOffering: false, touched: false }
+      state.request = {
+        row,
+        record: toRequestRecord(row, state.item),
+        giveUp: false,
+        holdOffering: false,
+        touched: false,
+      }
     }
   }
   for (const row of machines) {
     const state = states.get(row.id)
-    if (state !== undefined) state.machine = { row, record: toMachineRecord(row, state.item), next: undefined, touched: false }
+    if (state !== undefined)
+      state.machine = { row, record: toMachineRecord(row, state.item), next: undefined, touched: false }
   }
   return states
 }
@@ -142,7 +179,10 @@ function release(state: ItemState, body: Exclude<WorkEntry['body'], { kind: 'rep
   state.dueInMs = state.item.generation > body.generation ? 0 : null
 }
 
-async function insertSteps(tx: Tx, steps: readonly { entry: WorkEntry; step: NonNullable<ReportFacts['step']> }[]): Promise<void> {
+async function insertSteps(
+  tx: Tx,
+  steps: readonly { entry: WorkEntry; step: NonNullable<ReportFacts['step']> }[],
+): Promise<void> {
   if (steps.length === 0) return
   await tx
     .insertInto('steps')
@@ -186,7 +226,12 @@ async function writeState(tx: Tx, state: ItemState, now: Date, wake: WakeTopic[]
   if (state.machine?.touched === true) await writeMachine(tx, state.machine, now, wake)
 }
 
-async function writeRequest(tx: Tx, state: NonNullable<ItemState['request']>, now: Date, wake: WakeTopic[]): Promise<void> {
+async function writeRequest(
+  tx: Tx,
+  state: NonNullable<ItemState['request']>,
+  now: Date,
+  wake: WakeTopic[],
+): Promise<void> {
   const { row, record } = state
   const machine = await machineOfRequest(tx, row, record, now, wake)
   await tx
@@ -333,7 +378,12 @@ async function holdOffering(tx: Tx, row: MachineRequestRow, record: RequestRecor
     .execute()
 }
 
-async function writeMachine(tx: Tx, state: NonNullable<ItemState['machine']>, now: Date, wake: WakeTopic[]): Promise<void> {
+async function writeMachine(
+  tx: Tx,
+  state: NonNullable<ItemState['machine']>,
+  now: Date,
+  wake: WakeTopic[],
+): Promise<void> {
   const { row, record } = state
   await tx
     .updateTable('machines')

@@ -93,7 +93,11 @@ export interface Introduction {
 }
 
 /** Stores what an instance said of its provider, and that the provider is connected. Returns the row as it was before. */
-export async function introduceProvider(tx: Tx, providerId: string, said: Introduction): Promise<ProviderRow | undefined> {
+export async function introduceProvider(
+  tx: Tx,
+  providerId: string,
+  said: Introduction,
+): Promise<ProviderRow | undefined> {
   const before = await tx
     .selectFrom('providers')
     .selectAll()
@@ -118,7 +122,11 @@ export async function introduceProvider(tx: Tx, providerId: string, said: Introd
 }
 
 /** Extends sessions, and with them every lease that hangs on them. Returns those that were extended: the others are over. */
-export async function extendSessions(db: Db, sessionIds: readonly string[], leaseMs: number): Promise<ReadonlySet<string>> {
+export async function extendSessions(
+  db: Db,
+  sessionIds: readonly string[],
+  leaseMs: number,
+): Promise<ReadonlySet<string>> {
   const result = await sql<{ id: string }>`
     update sessions
     set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ${leaseMs} * interval '1 millisecond'
@@ -157,13 +165,21 @@ export interface HealthReport {
 }
 
 /** Stores how an instance is doing. Returns the provider's health before and after: as good as its best live instance. */
-export async function recordHealth(tx: Tx, report: HealthReport): Promise<{ readonly before: Health; readonly after: Health } | undefined> {
+export async function recordHealth(
+  tx: Tx,
+  report: HealthReport,
+): Promise<{ readonly before: Health; readonly after: Health } | undefined> {
   await tx
     .updateTable('sessions')
     .set({ health: report.health, health_message: report.message, budgets: JSON.stringify(report.budgets) })
     .where('id', '=', report.sessionId)
     .execute()
-  const provider = await tx.selectFrom('providers').select(['health', 'health_message']).where('id', '=', report.providerId).forUpdate().executeTakeFirst()
+  const provider = await tx
+    .selectFrom('providers')
+    .select(['health', 'health_message'])
+    .where('id', '=', report.providerId)
+    .forUpdate()
+    .executeTakeFirst()
   if (provider === undefined) return undefined
   const live = await tx
     .selectFrom('sessions')
@@ -172,10 +188,17 @@ export async function recordHealth(tx: Tx, report: HealthReport): Promise<{ read
     .where('ended_at', 'is', null)
     .where(sql<boolean>`expires_at > clock_timestamp()`)
     .execute()
-  const best = (['HEALTHY', 'DEGRADED', 'UNHEALTHY'] as const).find((health) => live.some((session) => session.health === health)) ?? report.health
+  const best =
+    (['HEALTHY', 'DEGRADED', 'UNHEALTHY'] as const).find((health) =>
+      live.some((session) => session.health === health),
+    ) ?? report.health
   const message = live.find((session) => session.health === best)?.health_message ?? report.message
   if (provider.health !== best || provider.health_message !== message) {
-    await tx.updateTable('providers').set({ health: best, health_message: message }).where('id', '=', report.providerId).execute()
+    await tx
+      .updateTable('providers')
+      .set({ health: best, health_message: message })
+      .where('id', '=', report.providerId)
+      .execute()
   }
   return { before: provider.health, after: best }
 }

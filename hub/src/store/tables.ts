@@ -1,6 +1,25 @@
 import type { ColumnType, Generated, GeneratedAlways, Selectable } from 'kysely'
-import type { Address, Condition, Hardware, JsonObject, Labels, LastError, PowerState, Price, Progress, Shape } from '../domain/facts.js'
-import type { ClassBootstrap, ClassOffering, ClassSpec, HostState, MachineSelector, PlacementAttempt, PlacementWish } from '../domain/host/host.js'
+import type {
+  Address,
+  Condition,
+  Hardware,
+  JsonObject,
+  Labels,
+  LastError,
+  PowerState,
+  Price,
+  Progress,
+  Shape,
+} from '../domain/facts.js'
+import type {
+  ClassBootstrap,
+  ClassOffering,
+  ClassSpec,
+  HostState,
+  MachineSelector,
+  PlacementAttempt,
+  PlacementWish,
+} from '../domain/host/host.js'
 import type { MachineOperation, MachineState } from '../domain/machine/machine.js'
 import type { Capability, Health, ProviderConnection, ProviderKind } from '../domain/provider/provider.js'
 import type { Presence, RequestOperation, RequestSpec, RequestState } from '../domain/request/request.js'

@@ -45,7 +45,10 @@ export class Wake {
   }
 
   /** Listens until the returned function is called. */
-  on<Kind extends WakeTopic['kind']>(kind: Kind, listener: (topic: Extract<WakeTopic, { kind: Kind }>) => void): () => void {
+  on<Kind extends WakeTopic['kind']>(
+    kind: Kind,
+    listener: (topic: Extract<WakeTopic, { kind: Kind }>) => void,
+  ): () => void {
     this.#emitter.on(kind, listener)
     return () => this.#emitter.off(kind, listener)
   }

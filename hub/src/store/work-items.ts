@@ -107,14 +107,21 @@ export interface StoredStep {
 }
 
 /** Reads everything that the holder of items is to be told. Machines of static requests are included under their own id. */
-export async function loadItemDetails(db: Db, items: readonly { readonly id: string; readonly kind: ItemKind }[]): Promise<ItemDetails> {
+export async function loadItemDetails(
+  db: Db,
+  items: readonly { readonly id: string; readonly kind: ItemKind }[],
+): Promise<ItemDetails> {
   const requestIds = items.filter((item) => item.kind === 'MACHINE_REQUEST').map((item) => item.id)
-  const requests = requestIds.length === 0 ? [] : await db.selectFrom('machine_requests').selectAll().where('id', 'in', requestIds).execute()
+  const requests =
+    requestIds.length === 0
+      ? []
+      : await db.selectFrom('machine_requests').selectAll().where('id', 'in', requestIds).execute()
   const machineIds = [
     ...items.filter((item) => item.kind === 'MACHINE').map((item) => item.id),
     ...requests.flatMap((request) => (request.static && request.machine_id !== null ? [request.machine_id] : [])),
   ]
-  const machines = machineIds.length === 0 ? [] : await db.selectFrom('machines').selectAll().where('id', 'in', machineIds).execute()
+  const machines =
+    machineIds.length === 0 ? [] : await db.selectFrom('machines').selectAll().where('id', 'in', machineIds).execute()
   const secrets =
     requestIds.length === 0
       ? []
@@ -149,7 +156,10 @@ export async function loadItemDetails(db: Db, items: readonly { readonly id: str
     requests: new Map(requests.map((row) => [row.id, row])),
     machines: new Map(machines.map((row) => [row.id, row])),
     secrets: new Map(
-      secrets.map((row) => [row.request_id, { userData: row.user_data_sealed, phoneHomeToken: row.phone_home_token_sealed }]),
+      secrets.map((row) => [
+        row.request_id,
+        { userData: row.user_data_sealed, phoneHomeToken: row.phone_home_token_sealed },
+      ]),
     ),
     steps: stepsByItem,
   }

@@ -38,9 +38,16 @@ export async function complete(program: Command, session: Session, words: readon
     if (next === undefined) rest.push(word)
     else command = next
   }
-  const options = typed.startsWith('-') ? command.options.map((option) => option.long ?? '').filter((long) => long !== '') : []
+  const options = typed.startsWith('-')
+    ? command.options.map((option) => option.long ?? '').filter((long) => long !== '')
+    : []
   const visible = command.commands.map((candidate) => candidate.name()).filter((name) => !name.startsWith('__'))
-  const names = rest.length === 0 && visible.length > 0 ? visible : typed.startsWith('-') ? [] : await resourcesFor(command, session, rest)
+  const names =
+    rest.length === 0 && visible.length > 0
+      ? visible
+      : typed.startsWith('-')
+        ? []
+        : await resourcesFor(command, session, rest)
   return [...options, ...names].filter((name) => name.startsWith(typed)).sort()
 }
 
@@ -48,10 +55,15 @@ async function resourcesFor(command: Command, session: Session, rest: readonly s
   const parent = command.parent?.name() ?? ''
   const group = resourceTypes.find((type) => type.singular === parent)
   const positional = rest.filter((word) => !word.startsWith('-'))
-  if (group !== undefined && positional.length === 0 && command.name() !== 'add' && command.name() !== 'order') return namesOf(session, group.singular)
+  if (group !== undefined && positional.length === 0 && command.name() !== 'add' && command.name() !== 'order')
+    return namesOf(session, group.singular)
   if (!['get', 'describe', 'delete', 'watch', 'wait', 'events'].includes(command.name())) return []
   if (command.name() === 'wait' || command.name() === 'events') {
-    const lists = await Promise.all(resourceTypes.map(async (type) => (await namesOf(session, type.singular)).map((name) => `${type.singular}/${name}`)))
+    const lists = await Promise.all(
+      resourceTypes.map(async (type) =>
+        (await namesOf(session, type.singular)).map((name) => `${type.singular}/${name}`),
+      ),
+    )
     return lists.flat()
   }
   const [word] = positional
@@ -59,10 +71,13 @@ async function resourcesFor(command: Command, session: Session, rest: readonly s
 }
 
 async function namesOf(session: Session, word: string): Promise<string[]> {
-  const type = resourceTypes.find((candidate) => [candidate.singular, candidate.plural, ...candidate.aliases].includes(word))
+  const type = resourceTypes.find((candidate) =>
+    [candidate.singular, candidate.plural, ...candidate.aliases].includes(word),
+  )
   if (type === undefined) return []
   try {
-    for await (const page of type.pages(await session.client(), { ...noFilter, workspace: session.workspace })) return page.map((resource) => idOf(resource.name))
+    for await (const page of type.pages(await session.client(), { ...noFilter, workspace: session.workspace }))
+      return page.map((resource) => idOf(resource.name))
   } catch {
     // Completion never complains.
   }

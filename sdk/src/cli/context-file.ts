@@ -69,7 +69,10 @@ export function chooseConnection(flags: ConnectionFlags, env: Environment): Conn
   }
   const server = flags.server ?? env['SLIPWAY_SERVER'] ?? saved?.server
   if (server === undefined || server === '') {
-    throw new CliError(exitCodes.auth, 'no hub is known: `slipway login --server URL --token-file FILE`, or set SLIPWAY_SERVER and SLIPWAY_TOKEN')
+    throw new CliError(
+      exitCodes.auth,
+      'no hub is known: `slipway login --server URL --token-file FILE`, or set SLIPWAY_SERVER and SLIPWAY_TOKEN',
+    )
   }
   return {
     server,

@@ -63,7 +63,8 @@ export function errorToText(error: unknown): string {
   const lines = [`error: ${messageOf(error)}`]
   if (error instanceof SlipwayError) {
     // One violation usually says no more than the message.
-    if (error.violations.length > 1) lines.push(...error.violations.map(({ field, description }) => `  ${field}: ${description}`))
+    if (error.violations.length > 1)
+      lines.push(...error.violations.map(({ field, description }) => `  ${field}: ${description}`))
     if (error.reason !== '') lines.push(`reason: ${error.reason}`)
     if (error.retryAfterMs !== undefined) lines.push(`try again in ${Math.ceil(error.retryAfterMs / 1000)} s`)
   }

@@ -39,7 +39,17 @@ export function parseSpan(text: string): number | undefined {
   return total
 }
 
-const binary: Readonly<Record<string, bigint>> = { '': 1n, Ki: 1024n, Mi: 1024n ** 2n, Gi: 1024n ** 3n, Ti: 1024n ** 4n, K: 1000n, M: 1000n ** 2n, G: 1000n ** 3n, T: 1000n ** 4n }
+const binary: Readonly<Record<string, bigint>> = {
+  '': 1n,
+  Ki: 1024n,
+  Mi: 1024n ** 2n,
+  Gi: 1024n ** 3n,
+  Ti: 1024n ** 4n,
+  K: 1000n,
+  M: 1000n ** 2n,
+  G: 1000n ** 3n,
+  T: 1000n ** 4n,
+}
 
 /** Bytes of a text like `4Gi` or `500M`. Undefined for anything else. */
 export function parseBytes(text: string): bigint | undefined {
@@ -55,14 +65,20 @@ export function parseMicros(text: string): bigint | undefined {
 }
 
 /** Rows under headings, in columns as wide as they need be, without lines. */
-export function formatTable(headings: readonly string[], rows: readonly (readonly string[])[], options: { readonly headings?: boolean } = {}): string {
+export function formatTable(
+  headings: readonly string[],
+  rows: readonly (readonly string[])[],
+  options: { readonly headings?: boolean } = {},
+): string {
   const shown = options.headings === false ? rows : [headings, ...rows]
   const cells = shown.map((row) => headings.map((_, index) => clean(row[index] ?? '')))
   const widths = headings.map((_, index) => Math.max(0, ...cells.map((row) => stringWidth(row[index] ?? ''))))
   return cells
     .map((row) =>
       row
-        .map((cell, index) => (index === row.length - 1 ? cell : cell + ' '.repeat((widths[index] ?? 0) - stringWidth(cell) + 2)))
+        .map((cell, index) =>
+          index === row.length - 1 ? cell : cell + ' '.repeat((widths[index] ?? 0) - stringWidth(cell) + 2),
+        )
         .join('')
         .trimEnd(),
     )

@@ -10,6 +10,13 @@ process.on('SIGINT', () => {
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
 
 const { stdout, stderr, stdin, env } = process
-const code = await runCli(process.argv.slice(2), { stdout, stderr, stdin, env, signal: interrupted.signal, now: () => Date.now() })
+const code = await runCli(process.argv.slice(2), {
+  stdout,
+  stderr,
+  stdin,
+  env,
+  signal: interrupted.signal,
+  now: () => Date.now(),
+})
 // Open connections would keep the process for a while.
 stdout.write('', () => process.exit(code))

@@ -18,7 +18,15 @@ export interface ListOptions {
   readonly all: boolean
 }
 
-export const noFilter: ListOptions = { workspace: 'default', allWorkspaces: false, states: [], provider: '', machineClass: '', selector: '', all: false }
+export const noFilter: ListOptions = {
+  workspace: 'default',
+  allWorkspaces: false,
+  states: [],
+  provider: '',
+  machineClass: '',
+  selector: '',
+  all: false,
+}
 
 export interface Column<Resource> {
   readonly heading: string
@@ -45,7 +53,11 @@ export interface ResourceType<Resource extends Common = Common> {
   readonly fullName: (id: string, workspace: string) => string
   readonly get: (client: SlipwayClient, name: string) => Promise<Resource>
   readonly pages: (client: SlipwayClient, options: ListOptions) => AsyncIterable<readonly Resource[]>
-  readonly watch: (client: SlipwayClient, options: ListOptions & { readonly name: string }, signal: AbortSignal) => AsyncIterable<WatchUpdate<Resource>>
+  readonly watch: (
+    client: SlipwayClient,
+    options: ListOptions & { readonly name: string },
+    signal: AbortSignal,
+  ) => AsyncIterable<WatchUpdate<Resource>>
   /** The bare name of its state: `READY`. */
   readonly state: (resource: Resource) => string
   /** States that waiting does not lead out of. */
@@ -73,7 +85,9 @@ function error(resource: { readonly lastError?: hub.LastError | undefined }): st
 
 const powerText = (power: PowerState) => (power === PowerState.UNSPECIFIED ? '' : PowerState[power].toLowerCase())
 
-async function* paged<Resource>(next: (pageToken: string) => Promise<{ readonly rows: readonly Resource[]; readonly nextPageToken: string }>): AsyncGenerator<readonly Resource[]> {
+async function* paged<Resource>(
+  next: (pageToken: string) => Promise<{ readonly rows: readonly Resource[]; readonly nextPageToken: string }>,
+): AsyncGenerator<readonly Resource[]> {
   let pageToken = ''
   do {
     const page = await next(pageToken)
@@ -83,7 +97,11 @@ async function* paged<Resource>(next: (pageToken: string) => Promise<{ readonly 
 }
 
 /** Numbers of states by name, with or without what their enum begins with. @throws CliError. */
-function stateNumbers(names: readonly string[], type: Readonly<Record<string, string | number>>, prefix: string): number[] {
+function stateNumbers(
+  names: readonly string[],
+  type: Readonly<Record<string, string | number>>,
+  prefix: string,
+): number[] {
   return names.map((given) => {
     const name = given.toUpperCase().replace(/-/g, '_').replace(prefix, '')
     const number = type[name]
@@ -117,13 +135,20 @@ const providers: ResourceType<hub.Provider> = {
   get: async (client, name) => (await client.providers.getProvider({ name })).provider ?? create(hub.ProviderSchema),
   pages: (client, options) =>
     paged(async (pageToken) => {
-      const filter = { states: stateNumbers(options.states, hub.ProviderState, 'PROVIDER_STATE_'), labelSelector: options.selector }
+      const filter = {
+        states: stateNumbers(options.states, hub.ProviderState, 'PROVIDER_STATE_'),
+        labelSelector: options.selector,
+      }
       const page = await client.providers.listProviders({ pageSize: 500, pageToken, filter })
       return { rows: page.providers, nextPageToken: page.nextPageToken }
     }),
   watch: (client, options, signal) =>
     follow(
-      (revision, signal) => client.providers.watchProviders({ name: options.name, revision, filter: { labelSelector: options.selector } }, { signal, timeoutMs: 0 }),
+      (revision, signal) =>
+        client.providers.watchProviders(
+          { name: options.name, revision, filter: { labelSelector: options.selector } },
+          { signal, timeoutMs: 0 },
+        ),
       (change) => change.provider,
       { signal },
     ),
@@ -148,7 +173,11 @@ const machineClasses: ResourceType<hub.MachineClass> = {
       heading: 'FROM',
       value: (machineClass) =>
         [
-          ...machineClass.offerings.map((offering) => [offering.provider === '' ? offering.family : idOf(offering.provider), offering.typeId].filter((part) => part !== '').join(':')),
+          ...machineClass.offerings.map((offering) =>
+            [offering.provider === '' ? offering.family : idOf(offering.provider), offering.typeId]
+              .filter((part) => part !== '')
+              .join(':'),
+          ),
           ...(machineClass.machineSelector === undefined ? [] : ['machines']),
         ].join(',') || 'any',
     },
@@ -156,15 +185,24 @@ const machineClasses: ResourceType<hub.MachineClass> = {
     { heading: 'AGE', value: (machineClass, now) => age(machineClass.createTime, now) },
   ],
   fullName: collection('machineClasses'),
-  get: async (client, name) => (await client.machineClasses.getMachineClass({ name })).machineClass ?? create(hub.MachineClassSchema),
+  get: async (client, name) =>
+    (await client.machineClasses.getMachineClass({ name })).machineClass ?? create(hub.MachineClassSchema),
   pages: (client, options) =>
     paged(async (pageToken) => {
-      const page = await client.machineClasses.listMachineClasses({ pageSize: 500, pageToken, filter: { labelSelector: options.selector } })
+      const page = await client.machineClasses.listMachineClasses({
+        pageSize: 500,
+        pageToken,
+        filter: { labelSelector: options.selector },
+      })
       return { rows: page.machineClasses, nextPageToken: page.nextPageToken }
     }),
   watch: (client, options, signal) =>
     follow(
-      (revision, signal) => client.machineClasses.watchMachineClasses({ name: options.name, revision, filter: { labelSelector: options.selector } }, { signal, timeoutMs: 0 }),
+      (revision, signal) =>
+        client.machineClasses.watchMachineClasses(
+          { name: options.name, revision, filter: { labelSelector: options.selector } },
+          { signal, timeoutMs: 0 },
+        ),
       (change) => change.machineClass,
       { signal },
     ),
@@ -190,7 +228,14 @@ const machines: ResourceType<hub.Machine> = {
     {
       heading: 'MARKS',
       wide: true,
-      value: (machine) => [machine.cordoned ? 'cordoned' : '', machine.maintenance ? 'maintenance' : '', machine.protected ? 'protected' : ''].filter((mark) => mark !== '').join(','),
+      value: (machine) =>
+        [
+          machine.cordoned ? 'cordoned' : '',
+          machine.maintenance ? 'maintenance' : '',
+          machine.protected ? 'protected' : '',
+        ]
+          .filter((mark) => mark !== '')
+          .join(','),
     },
     { heading: 'AGE', value: (machine, now) => age(machine.createTime, now) },
     { heading: 'LAST ERROR', value: error },
@@ -204,7 +249,11 @@ const machines: ResourceType<hub.Machine> = {
     }),
   watch: (client, options, signal) =>
     follow(
-      (revision, signal) => client.machines.watchMachines({ name: options.name, revision, filter: machineFilter(options) }, { signal, timeoutMs: 0 }),
+      (revision, signal) =>
+        client.machines.watchMachines(
+          { name: options.name, revision, filter: machineFilter(options) },
+          { signal, timeoutMs: 0 },
+        ),
       (change) => change.machine,
       { signal },
     ),
@@ -243,15 +292,24 @@ const machineRequests: ResourceType<hub.MachineRequest> = {
     { heading: 'LAST ERROR', value: error },
   ],
   fullName: collection('machineRequests'),
-  get: async (client, name) => (await client.machineRequests.getMachineRequest({ name })).machineRequest ?? create(hub.MachineRequestSchema),
+  get: async (client, name) =>
+    (await client.machineRequests.getMachineRequest({ name })).machineRequest ?? create(hub.MachineRequestSchema),
   pages: (client, options) =>
     paged(async (pageToken) => {
-      const page = await client.machineRequests.listMachineRequests({ pageSize: 500, pageToken, filter: requestFilter(options) })
+      const page = await client.machineRequests.listMachineRequests({
+        pageSize: 500,
+        pageToken,
+        filter: requestFilter(options),
+      })
       return { rows: page.machineRequests, nextPageToken: page.nextPageToken }
     }),
   watch: (client, options, signal) =>
     follow(
-      (revision, signal) => client.machineRequests.watchMachineRequests({ name: options.name, revision, filter: requestFilter(options) }, { signal, timeoutMs: 0 }),
+      (revision, signal) =>
+        client.machineRequests.watchMachineRequests(
+          { name: options.name, revision, filter: requestFilter(options) },
+          { signal, timeoutMs: 0 },
+        ),
       (change) => change.machineRequest,
       { signal },
     ),
@@ -292,12 +350,21 @@ const hosts: ResourceType<hub.Host> = {
   get: async (client, name) => (await client.hosts.getHost({ name })).host ?? create(hub.HostSchema),
   pages: (client, options) =>
     paged(async (pageToken) => {
-      const page = await client.hosts.listHosts({ parent: parentOf(options), pageSize: 500, pageToken, filter: hostFilter(options) })
+      const page = await client.hosts.listHosts({
+        parent: parentOf(options),
+        pageSize: 500,
+        pageToken,
+        filter: hostFilter(options),
+      })
       return { rows: page.hosts, nextPageToken: page.nextPageToken }
     }),
   watch: (client, options, signal) =>
     follow(
-      (revision, signal) => client.hosts.watchHosts({ parent: parentOf(options), name: options.name, revision, filter: hostFilter(options) }, { signal, timeoutMs: 0 }),
+      (revision, signal) =>
+        client.hosts.watchHosts(
+          { parent: parentOf(options), name: options.name, revision, filter: hostFilter(options) },
+          { signal, timeoutMs: 0 },
+        ),
       (change) => change.host,
       { signal },
     ),
@@ -329,16 +396,24 @@ export const machineType = machines
 /** The resource that a word means: singular, plural or short, in any case. @throws CliError. */
 export function resourceType(word: string): ResourceType {
   const wanted = word.toLowerCase().replace(/-/g, '')
-  const found = all.find((type) => [type.singular, type.plural, type.kind.toLowerCase(), ...type.aliases].includes(wanted))
+  const found = all.find((type) =>
+    [type.singular, type.plural, type.kind.toLowerCase(), ...type.aliases].includes(wanted),
+  )
   if (found !== undefined) return found
-  throw usageError(`there is no resource «${word}»; there are ${[...all.map((type) => type.plural), 'events'].join(', ')}`)
+  throw usageError(
+    `there is no resource «${word}»; there are ${[...all.map((type) => type.plural), 'events'].join(', ')}`,
+  )
 }
 
 /** A reference like `host/web-1`, or a full resource name. @throws CliError. */
-export function parseReference(text: string, workspace: string): { readonly type: ResourceType; readonly name: string } {
+export function parseReference(
+  text: string,
+  workspace: string,
+): { readonly type: ResourceType; readonly name: string } {
   if (/^workspaces\/[^/]+\/hosts\/[^/]+$/.test(text)) return { type: resourceType('host'), name: text }
   const [word = '', id = '', ...rest] = text.split('/')
-  if (id === '' || rest.length > 0) throw usageError(`«${text}» is no reference: write RESOURCE/NAME, for example host/web-1`)
+  if (id === '' || rest.length > 0)
+    throw usageError(`«${text}» is no reference: write RESOURCE/NAME, for example host/web-1`)
   const type = resourceType(word)
   return { type, name: type.fullName(id, workspace) }
 }
@@ -346,6 +421,11 @@ export function parseReference(text: string, workspace: string): { readonly type
 /** Whether a condition of a resource stands as wanted. */
 export function conditionIs(resource: Common, type: string, wanted: string): boolean {
   const found = resource.conditions?.find((condition) => condition.type.toLowerCase() === type.toLowerCase())
-  const status = found === undefined ? 'UNKNOWN' : found.status === ConditionStatus.UNSPECIFIED ? 'UNKNOWN' : ConditionStatus[found.status]
+  const status =
+    found === undefined
+      ? 'UNKNOWN'
+      : found.status === ConditionStatus.UNSPECIFIED
+        ? 'UNKNOWN'
+        : ConditionStatus[found.status]
   return status === wanted.toUpperCase()
 }

@@ -18,16 +18,23 @@ export interface Goal {
 export function parseGoal(text: string): Goal {
   const [word = '', ...rest] = text.split('=')
   const value = rest.join('=')
-  if (text === 'ready') return { text, met: (type, resource) => resource !== undefined && type.ready.includes(type.state(resource)) }
+  if (text === 'ready')
+    return { text, met: (type, resource) => resource !== undefined && type.ready.includes(type.state(resource)) }
   if (text === 'deleted' || text === 'released') {
-    return { text, met: (type, resource) => resource === undefined || ['RELEASED', 'GONE'].includes(type.state(resource)) }
+    return {
+      text,
+      met: (type, resource) => resource === undefined || ['RELEASED', 'GONE'].includes(type.state(resource)),
+    }
   }
-  if (word === 'state' && value !== '') return { text, met: (type, resource) => resource !== undefined && type.state(resource) === value.toUpperCase() }
+  if (word === 'state' && value !== '')
+    return { text, met: (type, resource) => resource !== undefined && type.state(resource) === value.toUpperCase() }
   if (word === 'condition' && rest[0] !== undefined && rest[0] !== '') {
     const [type, status = 'True'] = rest
     return { text, met: (_, resource) => resource !== undefined && conditionIs(resource, type, status) }
   }
-  throw usageError(`--for ${text} is not known; there are ready, released, deleted, state=STATE, condition=TYPE[=STATUS]`)
+  throw usageError(
+    `--for ${text} is not known; there are ready, released, deleted, state=STATE, condition=TYPE[=STATUS]`,
+  )
 }
 
 /** @throws CliError. */
@@ -68,7 +75,10 @@ export async function waitFor(session: Session, order: WaitOrder): Promise<Commo
     refuseHopeless(order, resource, existed)
     if (performance.now() > order.deadline) {
       const state = resource === undefined ? 'does not exist' : `is ${type.state(resource)}`
-      throw new CliError(exitCodes.timedOut, `${type.singular}/${idOf(name)} ${state} after ${formatSpan(order.timeoutMs)}; waited for ${goals.map((goal) => goal.text).join(', ')}`)
+      throw new CliError(
+        exitCodes.timedOut,
+        `${type.singular}/${idOf(name)} ${state} after ${formatSpan(order.timeoutMs)}; waited for ${goals.map((goal) => goal.text).join(', ')}`,
+      )
     }
     await sleep(lookEveryMs, undefined, { signal }).catch(() => undefined)
   }
@@ -92,7 +102,9 @@ function refuseHopeless({ type, name, goals }: WaitOrder, resource: Common | und
     return
   }
   const state = type.state(resource)
-  const wantsEnd = goals.some((goal) => ['deleted', 'released', `state=${state}`, `state=${state.toLowerCase()}`].includes(goal.text))
+  const wantsEnd = goals.some((goal) =>
+    ['deleted', 'released', `state=${state}`, `state=${state.toLowerCase()}`].includes(goal.text),
+  )
   if (!type.terminal.includes(state) || wantsEnd) return
   const error = resource.lastError
   const why = error === undefined ? '' : `: ${error.message} (${error.attempts} attempts)`

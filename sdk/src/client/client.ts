@@ -79,14 +79,17 @@ async function* translated<Message>(messages: AsyncIterable<Message>): AsyncGene
 /** Tries again where the hub could not be reached and the call is safe to repeat: a read, or a create under an idempotency key. */
 const retrying: Interceptor = (next) => async (request) => {
   if (request.stream) return next(request)
-  const safe = /^(Get|List)/.test(request.method.name) || ('requestId' in request.message && request.message.requestId !== '')
+  const safe =
+    /^(Get|List)/.test(request.method.name) || ('requestId' in request.message && request.message.requestId !== '')
   for (let attempt = 1; ; attempt++) {
     try {
       return await next(request)
     } catch (thrown) {
       const error = SlipwayError.of(thrown)
       if (!safe || !error.unavailable || attempt >= maxTries || request.signal.aborted) throw error
-      await sleep(Math.max(error.retryAfterMs ?? 0, Math.random() * 100 * 2 ** attempt), undefined, { signal: request.signal })
+      await sleep(Math.max(error.retryAfterMs ?? 0, Math.random() * 100 * 2 ** attempt), undefined, {
+        signal: request.signal,
+      })
     }
   }
 }

@@ -24,7 +24,10 @@ export class SlipwayError extends ConnectError {
     this.reason = info?.reason ?? ''
     this.about = info?.metadata ?? {}
     this.violations = (request?.fieldViolations ?? []).map(({ field, description }) => ({ field, description }))
-    this.retryAfterMs = retry?.retryDelay === undefined ? undefined : Number(retry.retryDelay.seconds) * 1000 + retry.retryDelay.nanos / 1e6
+    this.retryAfterMs =
+      retry?.retryDelay === undefined
+        ? undefined
+        : Number(retry.retryDelay.seconds) * 1000 + retry.retryDelay.nanos / 1e6
   }
 
   get notFound(): boolean {
@@ -42,7 +45,9 @@ export class SlipwayError extends ConnectError {
 
   /** ConnectError's own test looks at the name alone, and would take any of its errors for one of these. */
   static override [Symbol.hasInstance](value: unknown): boolean {
-    return typeof value === 'object' && value !== null && Object.prototype.isPrototypeOf.call(SlipwayError.prototype, value)
+    return (
+      typeof value === 'object' && value !== null && Object.prototype.isPrototypeOf.call(SlipwayError.prototype, value)
+    )
   }
 
   /** Makes a SlipwayError of whatever a call threw. */

@@ -42,7 +42,8 @@ export async function* follow<Change extends { readonly type: ChangeType }, Reso
         failures = 0
         for (const change of message.changes) {
           const resource = resourceOf(change)
-          if (resource !== undefined) yield { change: { type: change.type, resource }, synced: settled, revision: message.revision }
+          if (resource !== undefined)
+            yield { change: { type: change.type, resource }, synced: settled, revision: message.revision }
         }
         // What exists comes in several messages with one revision: only when all of them have been told may it be resumed from.
         settled ||= message.synced
@@ -55,6 +56,10 @@ export async function* follow<Change extends { readonly type: ChangeType }, Reso
       if (!error.unavailable && !passing.has(error.reason)) throw error
     }
     failures++
-    await sleep(Math.min(longestPauseMs, firstPauseMs * 2 ** Math.min(failures, 6)) * (0.5 + Math.random() / 2), undefined, { signal: options.signal }).catch(() => undefined)
+    await sleep(
+      Math.min(longestPauseMs, firstPauseMs * 2 ** Math.min(failures, 6)) * (0.5 + Math.random() / 2),
+      undefined,
+      { signal: options.signal },
+    ).catch(() => undefined)
   }
 }

@@ -20,5 +20,8 @@ export interface OrderValidator {
     providerId: string,
     order: OrderToValidate,
     deadlineMs: number,
-  ): Promise<{ readonly violations: readonly { readonly field: string; readonly description: string }[]; readonly unavailable?: string }>
+  ): Promise<{
+    readonly violations: readonly { readonly field: string; readonly description: string }[]
+    readonly unavailable?: string
+  }>
 }

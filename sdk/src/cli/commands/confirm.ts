@@ -6,7 +6,8 @@ import type { Session } from '../session.js'
 export async function confirm(session: Session, what: string, yes: boolean): Promise<void> {
   if (yes) return
   const { stdin, stderr } = session.surroundings
-  if (stdin.isTTY !== true || stderr.isTTY !== true) throw usageError(`${what} needs --yes where there is no terminal to ask at`)
+  if (stdin.isTTY !== true || stderr.isTTY !== true)
+    throw usageError(`${what} needs --yes where there is no terminal to ask at`)
   const reader = createInterface({ input: stdin, output: stderr })
   try {
     const answer = await reader.question(`${what}? [y/N] `)

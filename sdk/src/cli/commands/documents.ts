@@ -23,8 +23,14 @@ interface Document {
 }
 
 const kinds: Readonly<Record<string, { readonly schema: DescMessage; readonly mutable: readonly string[] }>> = {
-  Provider: { schema: hub.ProviderSchema, mutable: ['config', 'credentials', 'labels', 'annotations', 'autoAcceptMachines', 'draining'] },
-  MachineClass: { schema: hub.MachineClassSchema, mutable: ['displayName', 'shape', 'offerings', 'machineSelector', 'bootstrap', 'labels', 'annotations'] },
+  Provider: {
+    schema: hub.ProviderSchema,
+    mutable: ['config', 'credentials', 'labels', 'annotations', 'autoAcceptMachines', 'draining'],
+  },
+  MachineClass: {
+    schema: hub.MachineClassSchema,
+    mutable: ['displayName', 'shape', 'offerings', 'machineSelector', 'bootstrap', 'labels', 'annotations'],
+  },
   Host: { schema: hub.HostSchema, mutable: ['labels', 'annotations', 'protected'] },
 }
 
@@ -33,9 +39,13 @@ async function readDocuments(session: Session, source: string): Promise<Document
   const files =
     source === '-'
       ? [['stdin', await readStdin(session.surroundings)] as const]
-      : (statSync(source).isDirectory() ? readdirSync(source).filter((file) => /\.(ya?ml|json)$/.test(file)).sort().map((file) => join(source, file)) : [source]).map(
-          (file) => [file, readFileSync(file, 'utf8')] as const,
-        )
+      : (statSync(source).isDirectory()
+          ? readdirSync(source)
+              .filter((file) => /\.(ya?ml|json)$/.test(file))
+              .sort()
+              .map((file) => join(source, file))
+          : [source]
+        ).map((file) => [file, readFileSync(file, 'utf8')] as const)
   return files.flatMap(([file, text]) => parseDocuments(file, text, session.workspace))
 }
 
@@ -44,7 +54,8 @@ function parseDocuments(file: string, text: string, workspace: string): Document
   const found: Document[] = []
   for (const parsed of parseAllDocuments(text, { lineCounter: lines, strict: true, uniqueKeys: true })) {
     const [broken] = parsed.errors
-    if (broken !== undefined) throw usageError(`${file}:${lines.linePos(broken.pos[0]).line}: ${broken.message.split('\n')[0] ?? ''}`)
+    if (broken !== undefined)
+      throw usageError(`${file}:${lines.linePos(broken.pos[0]).line}: ${broken.message.split('\n')[0] ?? ''}`)
     const value = parsed.toJS({ maxAliasCount: 50 }) as unknown
     if (value === null || value === undefined) continue
     const line = lines.linePos(parsed.contents?.range?.[0] ?? 0).line
@@ -55,15 +66,19 @@ function parseDocuments(file: string, text: string, workspace: string): Document
 
 /** The line of a key at or after a document's first line. */
 function lineOf(text: string, from: number, key: string, file: string): string {
-  const index = text.split('\n').findIndex((line, at) => at + 1 >= from && new RegExp(`(^|[\\s{,"'-])${key}["']?\\s*:`).test(line))
+  const index = text
+    .split('\n')
+    .findIndex((line, at) => at + 1 >= from && new RegExp(`(^|[\\s{,"'-])${key}["']?\\s*:`).test(line))
   return `${file}:${index < 0 ? from : index + 1}`
 }
 
 function toDocument(value: unknown, at: string, workspace: string, where: (key: string) => string): Document {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw usageError(`${at}: a document must be an object with kind and name`)
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw usageError(`${at}: a document must be an object with kind and name`)
   const { kind, name, ...fields } = value as Record<string, JsonValue>
   const known = kinds[String(kind)]
-  if (known === undefined) throw usageError(`${at}: kind must be one of ${Object.keys(kinds).join(', ')}, but is «${String(kind)}»`)
+  if (known === undefined)
+    throw usageError(`${at}: kind must be one of ${Object.keys(kinds).join(', ')}, but is «${String(kind)}»`)
   if (typeof name !== 'string' || name === '') throw usageError(`${at}: name is missing`)
   const type = resourceType(String(kind))
   const full = type.fullName(name, workspace)
@@ -74,16 +89,23 @@ function toDocument(value: unknown, at: string, workspace: string, where: (key: 
     const text = error instanceof Error ? error.message : String(error)
     const key = /key "([^"]+)"|field \S+\.(\w+)/.exec(text)
     const place = key === null ? at : where(key[1] ?? key[2] ?? '')
-    throw usageError(`${place}: ${text.replace(/^cannot decode message \S+ from JSON: /, '').replace(/^cannot decode field \S+?\.(\w+) from JSON/, '$1')}`)
+    throw usageError(
+      `${place}: ${text.replace(/^cannot decode message \S+ from JSON: /, '').replace(/^cannot decode field \S+?\.(\w+) from JSON/, '$1')}`,
+    )
   }
 }
 
 /** Whether a wanted value is what is there; objects may hold more than what is wanted. */
 export function holds(there: JsonValue | undefined, wanted: JsonValue, exact = false): boolean {
-  if (typeof wanted !== 'object' || wanted === null) return there === undefined ? wanted === null || wanted === '' || wanted === false || wanted === 0 || wanted === '0' : String(there) === String(wanted)
+  if (typeof wanted !== 'object' || wanted === null)
+    return there === undefined
+      ? wanted === null || wanted === '' || wanted === false || wanted === 0 || wanted === '0'
+      : String(there) === String(wanted)
   if (Array.isArray(wanted)) {
     if (there === undefined) return wanted.length === 0
-    return Array.isArray(there) && there.length === wanted.length && wanted.every((item, index) => holds(there[index], item))
+    return (
+      Array.isArray(there) && there.length === wanted.length && wanted.every((item, index) => holds(there[index], item))
+    )
   }
   const object = there === undefined ? {} : there
   if (typeof object !== 'object' || object === null || Array.isArray(object)) return false
@@ -100,7 +122,11 @@ function differences(document: Document, current: Common): string[] {
   return Object.keys(document.fields).filter((key) => {
     // Credentials are never read back: whether they differ cannot be told.
     if (key === 'credentials' || key === 'userData') return key === 'credentials'
-    return !holds(there[key], wanted[key] ?? document.fields[key] ?? null, ['labels', 'annotations', 'config'].includes(key))
+    return !holds(
+      there[key],
+      wanted[key] ?? document.fields[key] ?? null,
+      ['labels', 'annotations', 'config'].includes(key),
+    )
   })
 }
 
@@ -116,21 +142,48 @@ async function findCurrent(client: SlipwayClient, document: Document): Promise<C
 async function createDocument(client: SlipwayClient, document: Document, validateOnly: boolean): Promise<void> {
   const requestId = randomUUID()
   const { message, id } = document
-  if (document.type.kind === 'Provider') await client.providers.createProvider({ providerId: id, provider: message as hub.Provider, requestId, validateOnly })
-  else if (document.type.kind === 'MachineClass') await client.machineClasses.createMachineClass({ machineClassId: id, machineClass: message as hub.MachineClass, requestId, validateOnly })
+  if (document.type.kind === 'Provider')
+    await client.providers.createProvider({
+      providerId: id,
+      provider: message as hub.Provider,
+      requestId,
+      validateOnly,
+    })
+  else if (document.type.kind === 'MachineClass')
+    await client.machineClasses.createMachineClass({
+      machineClassId: id,
+      machineClass: message as hub.MachineClass,
+      requestId,
+      validateOnly,
+    })
   else {
     const parent = document.name.split('/').slice(0, 2).join('/')
     await client.hosts.createHost({ parent, hostId: id, host: message as hub.Host, requestId, validateOnly })
   }
 }
 
-async function updateDocument(client: SlipwayClient, document: Document, changed: readonly string[], validateOnly: boolean): Promise<void> {
+async function updateDocument(
+  client: SlipwayClient,
+  document: Document,
+  changed: readonly string[],
+  validateOnly: boolean,
+): Promise<void> {
   const kind = kinds[document.type.kind]
   const fixed = changed.find((key) => kind?.mutable.includes(key) !== true)
-  if (fixed !== undefined) throw new CliError(exitCodes.failure, `${document.at}: ${fixed} of ${document.type.singular}/${document.id} cannot be changed; make a new one instead`)
+  if (fixed !== undefined)
+    throw new CliError(
+      exitCodes.failure,
+      `${document.at}: ${fixed} of ${document.type.singular}/${document.id} cannot be changed; make a new one instead`,
+    )
   const updateMask = { paths: changed.map((key) => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)) }
-  if (document.type.kind === 'Provider') await client.providers.updateProvider({ provider: document.message as hub.Provider, updateMask, validateOnly })
-  else if (document.type.kind === 'MachineClass') await client.machineClasses.updateMachineClass({ machineClass: document.message as hub.MachineClass, updateMask, validateOnly })
+  if (document.type.kind === 'Provider')
+    await client.providers.updateProvider({ provider: document.message as hub.Provider, updateMask, validateOnly })
+  else if (document.type.kind === 'MachineClass')
+    await client.machineClasses.updateMachineClass({
+      machineClass: document.message as hub.MachineClass,
+      updateMask,
+      validateOnly,
+    })
   else await client.hosts.updateHost({ host: document.message as hub.Host, updateMask, validateOnly })
 }
 
@@ -155,10 +208,15 @@ export async function apply(session: Session, flags: ApplyFlags): Promise<number
     else if (changed.length > 0) await updateDocument(client, document, changed, dryRun)
     const name = `${document.type.singular}/${document.id}`
     results.push({ name, result, ...(changed.length > 0 && { changed }) })
-    if (!session.structured) session.print(session.output === 'name' ? `${document.name}\n` : `${name} ${result}${dryRun ? ' (dry run)' : ''}\n`)
+    if (!session.structured)
+      session.print(
+        session.output === 'name' ? `${document.name}\n` : `${name} ${result}${dryRun ? ' (dry run)' : ''}\n`,
+      )
   }
   if (session.structured) session.printValue(results, '')
-  return flags.exitCode === true && results.some(({ result }) => result !== 'unchanged') ? exitCodes.changes : exitCodes.ok
+  return flags.exitCode === true && results.some(({ result }) => result !== 'unchanged')
+    ? exitCodes.changes
+    : exitCodes.ok
 }
 
 /** `create -f`: makes what the documents say, and refuses what is there already. */
@@ -187,10 +245,15 @@ export async function diff(session: Session, flags: ApplyFlags): Promise<number>
     }
     const there = toJson(document.type.schema, current) as JsonObject
     for (const field of differences(document, current)) {
-      if (field !== 'credentials') found.push({ name, field, current: there[field] ?? null, wanted: document.fields[field] ?? null })
+      if (field !== 'credentials')
+        found.push({ name, field, current: there[field] ?? null, wanted: document.fields[field] ?? null })
     }
   }
-  const text = found.map(({ name, field, current, wanted }) => (field === '' ? `${name} does not exist\n` : `${name} ${field}\n${prefixed('-', current)}${prefixed('+', wanted)}`)).join('')
+  const text = found
+    .map(({ name, field, current, wanted }) =>
+      field === '' ? `${name} does not exist\n` : `${name} ${field}\n${prefixed('-', current)}${prefixed('+', wanted)}`,
+    )
+    .join('')
   session.printValue(found, text)
   return found.length === 0 ? exitCodes.ok : exitCodes.changes
 }

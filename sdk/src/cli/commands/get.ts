@@ -5,7 +5,15 @@ import * as hub from '@slipway/proto/hub/v1'
 import { ConditionStatus } from '@slipway/proto/provider/v1'
 import { clean, formatSpan, formatTable, parseSpan } from '../format.js'
 import { usageError } from '../failure.js'
-import { idOf, noFilter, parseReference, resourceType, type Common, type ListOptions, type ResourceType } from '../resources.js'
+import {
+  idOf,
+  noFilter,
+  parseReference,
+  resourceType,
+  type Common,
+  type ListOptions,
+  type ResourceType,
+} from '../resources.js'
 import { jsonOf, type Session } from '../session.js'
 import { coloured } from '../terminal.js'
 
@@ -35,7 +43,11 @@ function listOptions(session: Session, flags: GetFlags): ListOptions {
 
 /** `get RESOURCE [NAME…]`: one by one where they are named, else all that the filters let through. */
 export async function get(session: Session, word: string, names: readonly string[], flags: GetFlags): Promise<void> {
-  if (/^events?$/.test(word)) return events(session, names[0], { watch: flags.watch ?? false, ...(flags.limit !== undefined && { limit: flags.limit }) })
+  if (/^events?$/.test(word))
+    return events(session, names[0], {
+      watch: flags.watch ?? false,
+      ...(flags.limit !== undefined && { limit: flags.limit }),
+    })
   const type = resourceType(word)
   if (flags.watch === true) return watch(session, type, names, flags)
   const client = await session.client()
@@ -59,16 +71,27 @@ export async function get(session: Session, word: string, names: readonly string
 }
 
 /** Rows as they change: a table that grows, or a line of JSON each. */
-export async function watch(session: Session, type: ResourceType, names: readonly string[], flags: GetFlags): Promise<void> {
+export async function watch(
+  session: Session,
+  type: ResourceType,
+  names: readonly string[],
+  flags: GetFlags,
+): Promise<void> {
   if (names.length > 1) throw usageError('--watch follows one, or all: give one name at most')
   const client = await session.client()
   const name = names[0] === undefined ? '' : type.fullName(names[0], session.workspace)
   let first = true
-  for await (const update of type.watch(client, { ...listOptions(session, flags), name }, session.surroundings.signal)) {
+  for await (const update of type.watch(
+    client,
+    { ...listOptions(session, flags), name },
+    session.surroundings.signal,
+  )) {
     if (update.change === undefined) continue
     const { type: change, resource } = update.change
-    if (session.output === 'json') session.print(`${JSON.stringify({ type: hub.ChangeType[change], object: jsonOf(type.schema, resource) })}\n`)
-    else if (session.output === 'yaml') session.print(`---\n${stringify({ type: hub.ChangeType[change], object: jsonOf(type.schema, resource) })}`)
+    if (session.output === 'json')
+      session.print(`${JSON.stringify({ type: hub.ChangeType[change], object: jsonOf(type.schema, resource) })}\n`)
+    else if (session.output === 'yaml')
+      session.print(`---\n${stringify({ type: hub.ChangeType[change], object: jsonOf(type.schema, resource) })}`)
     else session.printMany(type, [resource], { headings: first })
     first = false
   }
@@ -87,7 +110,14 @@ export async function describe(session: Session, word: string, name: string): Pr
   const resource = await type.get(client, type.fullName(name, session.workspace))
   const timeline = await listEvents(session, resource.name, 30)
   const json = jsonOf(type.schema, resource) as Record<string, unknown>
-  const { conditions: _conditions, lastError: _lastError, attempts: _attempts, configSchema: _configSchema, dataSchema: _dataSchema, ...rest } = json
+  const {
+    conditions: _conditions,
+    lastError: _lastError,
+    attempts: _attempts,
+    configSchema: _configSchema,
+    dataSchema: _dataSchema,
+    ...rest
+  } = json
   if (session.structured) {
     session.printValue({ ...json, events: timeline.map((event) => jsonOf(hub.EventSchema, event)) }, '')
     return
@@ -98,7 +128,13 @@ export async function describe(session: Session, word: string, name: string): Pr
     session.print(
       formatTable(
         ['TYPE', 'STATUS', 'REASON', 'SINCE', 'MESSAGE'],
-        resource.conditions.map((condition) => [condition.type, conditionText[condition.status], condition.reason, ago(session, condition.lastTransitionTime), condition.message]),
+        resource.conditions.map((condition) => [
+          condition.type,
+          conditionText[condition.status],
+          condition.reason,
+          ago(session, condition.lastTransitionTime),
+          condition.message,
+        ]),
       ),
     )
   }
@@ -106,7 +142,9 @@ export async function describe(session: Session, word: string, name: string): Pr
   if ('attempts' in resource && Array.isArray(resource.attempts) && resource.attempts.length > 0) {
     session.print('\nPlaces that were tried:\n')
     for (const attempt of resource.attempts as hub.PlacementAttempt[]) {
-      session.print(`  ${idOf(attempt.provider)} ${attempt.typeId} ${attempt.location}: ${attempt.error === undefined ? '' : errorText(session, attempt.error)}\n`)
+      session.print(
+        `  ${idOf(attempt.provider)} ${attempt.typeId} ${attempt.location}: ${attempt.error === undefined ? '' : errorText(session, attempt.error)}\n`,
+      )
     }
   }
   session.print('\nEvents:\n')
@@ -114,7 +152,8 @@ export async function describe(session: Session, word: string, name: string): Pr
 }
 
 function errorText(session: Session, error: hub.LastError): string {
-  const next = error.nextAttemptTime === undefined ? '' : `, next try ${timestampDate(error.nextAttemptTime).toISOString()}`
+  const next =
+    error.nextAttemptTime === undefined ? '' : `, next try ${timestampDate(error.nextAttemptTime).toISOString()}`
   const text = `${clean(error.message)} (attempt ${error.attempts}, ${ago(session, error.time)} ago${next})`
   return coloured(session.surroundings, text, 'red')
 }
@@ -143,7 +182,12 @@ function printEvents(session: Session, events: readonly hub.Event[], headings = 
   session.print(
     formatTable(
       ['TIME', 'SUBJECT', 'REASON', 'MESSAGE'],
-      events.map((event) => [event.time === undefined ? '' : timestampDate(event.time).toISOString(), subjectText(event.subject), event.reason, event.message]),
+      events.map((event) => [
+        event.time === undefined ? '' : timestampDate(event.time).toISOString(),
+        subjectText(event.subject),
+        event.reason,
+        event.message,
+      ]),
       { headings },
     ),
   )
@@ -164,18 +208,31 @@ export interface EventFlags {
 export async function events(session: Session, reference: string | undefined, flags: EventFlags): Promise<void> {
   const subject = reference === undefined ? '' : parseReference(reference, session.workspace).name
   const sinceMs = flags.since === undefined ? undefined : parseSpan(flags.since)
-  if (flags.since !== undefined && sinceMs === undefined) throw usageError(`--since ${flags.since} is no time; write it like 90s, 10m or 1h30m`)
+  if (flags.since !== undefined && sinceMs === undefined)
+    throw usageError(`--since ${flags.since} is no time; write it like 90s, 10m or 1h30m`)
   const since = sinceMs === undefined ? undefined : new Date(session.surroundings.now() - sinceMs)
   const found = await listEvents(session, subject, flags.limit === undefined ? 1_000 : Number(flags.limit), since)
-  if (session.output === 'json' && flags.watch !== true) session.printValue(found.map((event) => jsonOf(hub.EventSchema, event)), '')
-  else if (session.output === 'yaml' && flags.watch !== true) session.printValue(found.map((event) => jsonOf(hub.EventSchema, event)), '')
+  if (session.output === 'json' && flags.watch !== true)
+    session.printValue(
+      found.map((event) => jsonOf(hub.EventSchema, event)),
+      '',
+    )
+  else if (session.output === 'yaml' && flags.watch !== true)
+    session.printValue(
+      found.map((event) => jsonOf(hub.EventSchema, event)),
+      '',
+    )
   else if (session.output === 'name') for (const event of found) session.print(`${event.name}\n`)
-  else if (session.output === 'json') for (const event of found) session.print(`${toJsonString(hub.EventSchema, event)}\n`)
+  else if (session.output === 'json')
+    for (const event of found) session.print(`${toJsonString(hub.EventSchema, event)}\n`)
   else if (found.length === 0 && flags.watch !== true) session.note('no events')
   else printEvents(session, found)
   if (flags.watch !== true) return
   const client = await session.client()
-  const stream = client.events.watchEvents({ filter: { subject } }, { signal: session.surroundings.signal, timeoutMs: 0 })
+  const stream = client.events.watchEvents(
+    { filter: { subject } },
+    { signal: session.surroundings.signal, timeoutMs: 0 },
+  )
   for await (const message of stream) {
     for (const event of message.events) {
       if (session.output === 'json') session.print(`${toJsonString(hub.EventSchema, event)}\n`)

@@ -47,7 +47,10 @@ export async function order(session: Session, name: string, flags: OrderFlags): 
     return
   }
   const chosen = plan.candidates.find((candidate) => candidate.chosen)
-  if (!session.structured) session.note(chosen === undefined ? `Nothing can be had right now; ${name} will wait.` : `${name}: ${placeText(chosen)}`)
+  if (!session.structured)
+    session.note(
+      chosen === undefined ? `Nothing can be had right now; ${name} will wait.` : `${name}: ${placeText(chosen)}`,
+    )
   for (const warning of plan.warnings) session.note(`note: ${warning}`)
   const ordered = await client.hosts.createHost({ ...request, requestId: randomUUID() })
   if (ordered.host === undefined) throw new CliError(exitCodes.failure, 'the hub gave no host')
@@ -61,7 +64,13 @@ export async function order(session: Session, name: string, flags: OrderFlags): 
 }
 
 function placeText(candidate: hub.PlacementCandidate): string {
-  const where = [idOf(candidate.provider), candidate.typeId === '' ? idOf(candidate.machine) : candidate.typeId, candidate.location].filter((part) => part !== '').join(', ')
+  const where = [
+    idOf(candidate.provider),
+    candidate.typeId === '' ? idOf(candidate.machine) : candidate.typeId,
+    candidate.location,
+  ]
+    .filter((part) => part !== '')
+    .join(', ')
   const { price } = candidate
   if (price === undefined) return `${where}; price not known`
   const parts = [priceText(price)]
@@ -79,7 +88,10 @@ function planTable(plan: hub.CreateHostResponse): string {
     priceText(candidate.price),
     candidate.rejectedReason === '' ? 'would do' : `${candidate.rejectedReason}: ${candidate.message}`,
   ])
-  return formatTable(['CHOSEN', 'PROVIDER', 'TYPE', 'LOCATION', 'PRICE', 'VERDICT'], rows) + plan.warnings.map((warning) => `note: ${warning}\n`).join('')
+  return (
+    formatTable(['CHOSEN', 'PROVIDER', 'TYPE', 'LOCATION', 'PRICE', 'VERDICT'], rows) +
+    plan.warnings.map((warning) => `note: ${warning}\n`).join('')
+  )
 }
 
 async function hostOf(session: Session, flags: OrderFlags): Promise<hub.Host> {
@@ -87,13 +99,20 @@ async function hostOf(session: Session, flags: OrderFlags): Promise<hub.Host> {
   if ((flags.class === undefined) === !sized) throw usageError('give --class, or --vcpus and --memory, and not both')
   return create(hub.HostSchema, {
     hostname: flags.hostname ?? '',
-    ...(flags.class !== undefined && { machineClass: flags.class.includes('/') ? flags.class : `machineClasses/${flags.class}` }),
+    ...(flags.class !== undefined && {
+      machineClass: flags.class.includes('/') ? flags.class : `machineClasses/${flags.class}`,
+    }),
     ...(sized && { shape: shapeOf(flags) }),
     placement: {
-      providers: (flags.provider ?? []).map((provider) => (provider.includes('/') ? provider : `providers/${provider}`)),
+      providers: (flags.provider ?? []).map((provider) =>
+        provider.includes('/') ? provider : `providers/${provider}`,
+      ),
       families: [...(flags.family ?? [])],
       locations: [...(flags.location ?? [])],
-      maxHourlyMicros: flags.maxPrice === undefined ? 0n : required(parseMicros(flags.maxPrice), `--max-price ${flags.maxPrice} must be an amount like 0.05`),
+      maxHourlyMicros:
+        flags.maxPrice === undefined
+          ? 0n
+          : required(parseMicros(flags.maxPrice), `--max-price ${flags.maxPrice} must be an amount like 0.05`),
     },
     providerData: { ...dataFile(flags.dataFile), ...pairs(flags.data ?? [], '--data') },
     userData: flags.userDataFile === undefined ? '' : await readSecret(session, flags.userDataFile, 'user-data'),
@@ -102,9 +121,11 @@ async function hostOf(session: Session, flags: OrderFlags): Promise<hub.Host> {
 }
 
 function shapeOf(flags: OrderFlags) {
-  const bytes = (text: string | undefined, flag: string) => (text === undefined ? 0n : required(parseBytes(text), `${flag} ${text} must be a size like 4Gi`))
+  const bytes = (text: string | undefined, flag: string) =>
+    text === undefined ? 0n : required(parseBytes(text), `${flag} ${text} must be a size like 4Gi`)
   const vcpus = Number(flags.vcpus)
-  if (!Number.isInteger(vcpus) || vcpus < 1) throw usageError(`--vcpus ${flags.vcpus ?? ''} must be a whole number above 0`)
+  if (!Number.isInteger(vcpus) || vcpus < 1)
+    throw usageError(`--vcpus ${flags.vcpus ?? ''} must be a whole number above 0`)
   return {
     vcpus,
     memoryMib: bytes(flags.memory, '--memory') / 1024n ** 2n,
@@ -131,19 +152,29 @@ function pairs(texts: readonly string[], flag: string): Record<string, string> {
 function dataFile(file: string | undefined): JsonObject {
   if (file === undefined) return {}
   const value = parse(readFileSync(file, 'utf8')) as unknown
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw usageError(`${file} must hold an object`)
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw usageError(`${file} must hold an object`)
   return value as JsonObject
 }
 
 /** Shows a host on its way: one line that is redrawn on a terminal, and a line for each change off it. */
-export async function followHost(session: Session, name: string, goal: string, timeoutMs: number): Promise<Common | undefined> {
+export async function followHost(
+  session: Session,
+  name: string,
+  goal: string,
+  timeoutMs: number,
+): Promise<Common | undefined> {
   const { stderr } = session.surroundings
   const redraws = mayRedraw(session.surroundings)
   const started = performance.now()
   let last = ''
   const show = (resource: Common) => {
     const host = resource as unknown as hub.Host
-    const text = [hub.HostState[host.state], host.progress?.message ?? host.stateMessage, host.lastError === undefined ? '' : `last error: ${host.lastError.message} (attempt ${host.lastError.attempts})`]
+    const text = [
+      hub.HostState[host.state],
+      host.progress?.message ?? host.stateMessage,
+      host.lastError === undefined ? '' : `last error: ${host.lastError.message} (attempt ${host.lastError.attempts})`,
+    ]
       .filter((part) => part !== '')
       .join('  ')
     if (redraws) stderr.write(`\r\u001b[K${idOf(name)}  ${text}  ${formatSpan(performance.now() - started)}`)
@@ -151,10 +182,20 @@ export async function followHost(session: Session, name: string, goal: string, t
     last = text
   }
   try {
-    return await waitFor(session, { type, name, goals: [parseGoal(goal)], deadline: performance.now() + timeoutMs, timeoutMs, seen: show })
+    return await waitFor(session, {
+      type,
+      name,
+      goals: [parseGoal(goal)],
+      deadline: performance.now() + timeoutMs,
+      timeoutMs,
+      seen: show,
+    })
   } catch (error) {
     if (error instanceof CliError && error.exitCode === exitCodes.interrupted) {
-      throw new CliError(exitCodes.interrupted, `stopped watching; it goes on. Follow it with: slipway wait host/${idOf(name)} --for ${goal}`)
+      throw new CliError(
+        exitCodes.interrupted,
+        `stopped watching; it goes on. Follow it with: slipway wait host/${idOf(name)} --for ${goal}`,
+      )
     }
     throw error
   } finally {
@@ -177,7 +218,10 @@ export async function release(session: Session, name: string, flags: ReleaseFlag
   const { host } = await client.hosts.deleteHost({ name: full })
   if (flags.wait === true) {
     await followHost(session, full, 'released', timeoutMs)
-    session.printValue({ name: full, result: 'released' }, session.output === 'name' ? `${full}\n` : `host/${idOf(full)} released\n`)
+    session.printValue(
+      { name: full, result: 'released' },
+      session.output === 'name' ? `${full}\n` : `host/${idOf(full)} released\n`,
+    )
   } else if (host !== undefined) session.printOne(type, host)
 }
 

@@ -11,7 +11,10 @@ export async function readSecret(session: Session, source: string, what: string)
   try {
     return (source === '-' ? await readStdin(session.surroundings) : readFileSync(source, 'utf8')).trim()
   } catch (error) {
-    throw new CliError(exitCodes.usage, `cannot read ${what} from ${source}: ${error instanceof Error ? error.message : String(error)}`)
+    throw new CliError(
+      exitCodes.usage,
+      `cannot read ${what} from ${source}: ${error instanceof Error ? error.message : String(error)}`,
+    )
   }
 }
 
@@ -28,9 +31,14 @@ export interface LoginFlags {
 export async function login(session: Session, flags: LoginFlags): Promise<void> {
   const { server } = flags
   if (server === undefined) throw usageError('say which hub: slipway login --server URL --token-file FILE')
-  if (!/^https?:\/\//.test(server)) throw usageError(`--server must be a URL like https://slipway.example, but is «${server}»`)
+  if (!/^https?:\/\//.test(server))
+    throw usageError(`--server must be a URL like https://slipway.example, but is «${server}»`)
   const token = await readSecret(session, flags.tokenFile, 'the token')
-  const client = createSlipwayClient({ baseUrl: server, token, ...(flags.caFile !== undefined && { caFile: flags.caFile }) })
+  const client = createSlipwayClient({
+    baseUrl: server,
+    token,
+    ...(flags.caFile !== undefined && { caFile: flags.caFile }),
+  })
   const info = await client.system.getServerInfo({})
   const { env } = session.surroundings
   const file = readContextFile(env)
@@ -42,12 +50,20 @@ export async function login(session: Session, flags: LoginFlags): Promise<void> 
     ...(flags.caFile !== undefined && { caFile: flags.caFile }),
   }
   writeContextFile(env, { current: name, contexts: { ...file.contexts, [name]: context } })
-  session.printValue({ context: name, server, caller: info.caller, version: info.version }, `Logged in to ${server} as ${info.caller} (context ${name})\n`)
+  session.printValue(
+    { context: name, server, caller: info.caller, version: info.version },
+    `Logged in to ${server} as ${info.caller} (context ${name})\n`,
+  )
 }
 
 export function contextList(session: Session): void {
   const file = readContextFile(session.surroundings.env)
-  const rows = Object.entries(file.contexts).map(([name, context]) => ({ name, current: name === file.current, server: context.server, workspace: context.workspace ?? 'default' }))
+  const rows = Object.entries(file.contexts).map(([name, context]) => ({
+    name,
+    current: name === file.current,
+    server: context.server,
+    workspace: context.workspace ?? 'default',
+  }))
   const table = formatTable(
     ['CURRENT', 'NAME', 'SERVER', 'WORKSPACE'],
     rows.map((row) => [row.current ? '*' : '', row.name, row.server, row.workspace]),
@@ -58,7 +74,10 @@ export function contextList(session: Session): void {
 function named(session: Session, name: string) {
   const file = readContextFile(session.surroundings.env)
   const context = file.contexts[name]
-  if (context === undefined) throw usageError(`there is no context «${name}» in ${contextFilePath(session.surroundings.env)}; \`slipway context list\` shows them`)
+  if (context === undefined)
+    throw usageError(
+      `there is no context «${name}» in ${contextFilePath(session.surroundings.env)}; \`slipway context list\` shows them`,
+    )
   return { file, context }
 }
 
@@ -71,7 +90,12 @@ export function contextUse(session: Session, name: string): void {
 export function contextShow(session: Session, name: string | undefined): void {
   const chosen = name ?? readContextFile(session.surroundings.env).current
   const { context } = named(session, chosen)
-  const shown = { name: chosen, server: context.server, workspace: context.workspace ?? 'default', ...(context.caFile !== undefined && { caFile: context.caFile }) }
+  const shown = {
+    name: chosen,
+    server: context.server,
+    workspace: context.workspace ?? 'default',
+    ...(context.caFile !== undefined && { caFile: context.caFile }),
+  }
   session.printValue(
     shown,
     Object.entries(shown)
@@ -89,7 +113,14 @@ export function contextDelete(session: Session, name: string): void {
 
 export async function whoami(session: Session): Promise<void> {
   const info = await (await session.client()).system.getServerInfo({})
-  const shown = { caller: info.caller, server: session.connection.server, workspace: session.workspace, version: info.version, hubId: info.hubId, replica: info.replica }
+  const shown = {
+    caller: info.caller,
+    server: session.connection.server,
+    workspace: session.workspace,
+    version: info.version,
+    hubId: info.hubId,
+    replica: info.replica,
+  }
   session.printValue(
     shown,
     Object.entries(shown)

@@ -31,7 +31,9 @@ export async function wait(session: Session, references: readonly string[], flag
   const deadline = performance.now() + timeoutMs
   const targets = references.map((reference) => parseReference(reference, session.workspace))
   const met = await Promise.all(targets.map((target) => waitFor(session, { ...target, goals, deadline, timeoutMs })))
-  const text = targets.map(({ type, name }) => `${type.singular}/${name.slice(name.lastIndexOf('/') + 1)} ${flags.for.join(', ')}\n`).join('')
+  const text = targets
+    .map(({ type, name }) => `${type.singular}/${name.slice(name.lastIndexOf('/') + 1)} ${flags.for.join(', ')}\n`)
+    .join('')
   session.printValue(
     targets.map(({ name }, index) => ({ name, met: flags.for, exists: met[index] !== undefined })),
     session.output === 'name' ? targets.map(({ name }) => `${name}\n`).join('') : text,
@@ -55,15 +57,39 @@ export async function remove(session: Session, word: string, name: string, flags
   else if (type.kind === 'MachineClass') await client.machineClasses.deleteMachineClass({ name: full })
   else if (type.kind === 'Machine') await client.machines.deleteMachine({ name: full })
   else if (type.kind === 'Host') await client.hosts.deleteHost({ name: full })
-  else throw usageError(`a ${type.singular} cannot be deleted: it ends with its host. \`slipway machinerequest forget\` ends one that is stuck`)
-  if (flags.wait === true) await waitFor(session, { type, name: full, goals: [parseGoal('deleted')], deadline: performance.now() + timeoutMs, timeoutMs })
-  session.printValue({ name: full, result: 'deleted' }, session.output === 'name' ? `${full}\n` : `${type.singular}/${name} ${type.kind === 'Host' && flags.wait !== true ? 'releasing' : 'deleted'}\n`)
+  else
+    throw usageError(
+      `a ${type.singular} cannot be deleted: it ends with its host. \`slipway machinerequest forget\` ends one that is stuck`,
+    )
+  if (flags.wait === true)
+    await waitFor(session, {
+      type,
+      name: full,
+      goals: [parseGoal('deleted')],
+      deadline: performance.now() + timeoutMs,
+      timeoutMs,
+    })
+  session.printValue(
+    { name: full, result: 'deleted' },
+    session.output === 'name'
+      ? `${full}\n`
+      : `${type.singular}/${name} ${type.kind === 'Host' && flags.wait !== true ? 'releasing' : 'deleted'}\n`,
+  )
 }
 
-const actions: Readonly<Record<string, hub.PowerAction>> = { on: hub.PowerAction.ON, off: hub.PowerAction.OFF, reboot: hub.PowerAction.REBOOT }
+const actions: Readonly<Record<string, hub.PowerAction>> = {
+  on: hub.PowerAction.ON,
+  off: hub.PowerAction.OFF,
+  reboot: hub.PowerAction.REBOOT,
+}
 
 /** `machine power NAME on|off|reboot`. */
-export async function power(session: Session, name: string, word: string, flags: { readonly wait?: boolean; readonly timeout: string }): Promise<void> {
+export async function power(
+  session: Session,
+  name: string,
+  word: string,
+  flags: { readonly wait?: boolean; readonly timeout: string },
+): Promise<void> {
   const action = actions[word]
   if (action === undefined) throw usageError(`power is on, off or reboot, and not «${word}»`)
   const timeoutMs = parseTimeout(flags.timeout)
@@ -78,7 +104,10 @@ export async function power(session: Session, name: string, word: string, flags:
     if (signal.aborted) throw new CliError(exitCodes.interrupted, 'stopped waiting; what was asked for goes on')
     if (performance.now() > deadline) {
       const error = machine?.lastError === undefined ? '' : `; last error: ${machine.lastError.message}`
-      throw new CliError(exitCodes.timedOut, `power of ${full} is ${PowerState[machine?.power ?? 0]} after ${flags.timeout}${error}`)
+      throw new CliError(
+        exitCodes.timedOut,
+        `power of ${full} is ${PowerState[machine?.power ?? 0]} after ${flags.timeout}${error}`,
+      )
     }
     await sleep(lookEveryMs, undefined, { signal }).catch(() => undefined)
     machine = (await client.machines.getMachine({ name: full })).machine
@@ -87,11 +116,20 @@ export async function power(session: Session, name: string, word: string, flags:
 }
 
 /** `machine accept|retry|cordon|uncordon` and `machine maintenance on|off`. */
-export async function operateMachine(session: Session, name: string, what: 'accept' | 'retry' | 'cordon' | 'uncordon' | 'maintenance-on' | 'maintenance-off'): Promise<void> {
+export async function operateMachine(
+  session: Session,
+  name: string,
+  what: 'accept' | 'retry' | 'cordon' | 'uncordon' | 'maintenance-on' | 'maintenance-off',
+): Promise<void> {
   const client = await session.client()
   const full = machines.fullName(name, session.workspace)
   const update = async (fields: { cordoned?: boolean; maintenance?: boolean }) =>
-    (await client.machines.updateMachine({ machine: { name: full, ...fields }, updateMask: { paths: Object.keys(fields) } })).machine
+    (
+      await client.machines.updateMachine({
+        machine: { name: full, ...fields },
+        updateMask: { paths: Object.keys(fields) },
+      })
+    ).machine
   const doings: Readonly<Record<typeof what, () => Promise<hub.Machine | undefined>>> = {
     accept: async () => (await client.machines.acceptMachine({ name: full })).machine,
     retry: async () => (await client.machines.retryMachine({ name: full })).machine,
@@ -105,7 +143,11 @@ export async function operateMachine(session: Session, name: string, what: 'acce
 }
 
 /** `machinerequest retry|forget`. */
-export async function operateRequest(session: Session, name: string, what: { readonly retry: true } | { readonly forget: string; readonly yes: boolean }): Promise<void> {
+export async function operateRequest(
+  session: Session,
+  name: string,
+  what: { readonly retry: true } | { readonly forget: string; readonly yes: boolean },
+): Promise<void> {
   const client = await session.client()
   const type = resourceType('machinerequest')
   const full = type.fullName(name, session.workspace)
@@ -129,7 +171,8 @@ export interface AddProviderFlags {
 
 function objectIn(text: string, what: string): JsonObject {
   const value = parse(text) as unknown
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw usageError(`${what} must hold an object, as JSON or YAML`)
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw usageError(`${what} must hold an object, as JSON or YAML`)
   return value as JsonObject
 }
 
@@ -141,11 +184,17 @@ export async function addProvider(session: Session, name: string, flags: AddProv
   const provider = create(hub.ProviderSchema, {
     family: flags.family,
     kind,
-    ...(flags.configFile !== undefined && { config: objectIn(readFileSync(flags.configFile, 'utf8'), flags.configFile) }),
-    ...(flags.credentialsFile !== undefined && { credentials: objectIn(await readSecret(session, flags.credentialsFile, 'credentials'), 'credentials') }),
+    ...(flags.configFile !== undefined && {
+      config: objectIn(readFileSync(flags.configFile, 'utf8'), flags.configFile),
+    }),
+    ...(flags.credentialsFile !== undefined && {
+      credentials: objectIn(await readSecret(session, flags.credentialsFile, 'credentials'), 'credentials'),
+    }),
     autoAcceptMachines: flags.autoAccept ?? false,
   })
-  const response = await (await session.client()).providers.createProvider({ providerId: name, provider, requestId: randomUUID() })
+  const response = await (
+    await session.client()
+  ).providers.createProvider({ providerId: name, provider, requestId: randomUUID() })
   if (response.provider !== undefined) session.printOne(resourceType('provider'), response.provider)
   if (!session.structured) session.note(`Let an instance in with a token: slipway provider token ${name}`)
 }
@@ -154,15 +203,25 @@ export async function addProvider(session: Session, name: string, flags: AddProv
 export async function providerToken(session: Session, name: string, ttl: string): Promise<void> {
   const ttlMs = parseSpan(ttl)
   if (ttlMs === undefined) throw usageError(`--ttl ${ttl} is no time; write it like 30m or 1h`)
-  const response = await (await session.client()).providers.createJoinToken({ provider: resourceType('provider').fullName(name, ''), ttl: durationFromMs(ttlMs) })
+  const response = await (
+    await session.client()
+  ).providers.createJoinToken({ provider: resourceType('provider').fullName(name, ''), ttl: durationFromMs(ttlMs) })
   const until = response.expireTime === undefined ? '' : timestampDate(response.expireTime).toISOString()
-  session.printValue({ joinToken: response.joinToken, expireTime: until, gatewayAddress: response.gatewayAddress }, `${response.joinToken}\n`)
+  session.printValue(
+    { joinToken: response.joinToken, expireTime: until, gatewayAddress: response.gatewayAddress },
+    `${response.joinToken}\n`,
+  )
   session.note(`Good for one instance until ${until}. Instances connect to ${response.gatewayAddress}.`)
 }
 
 /** `provider drain|undrain`. */
 export async function drainProvider(session: Session, name: string, draining: boolean): Promise<void> {
   const type = resourceType('provider')
-  const response = await (await session.client()).providers.updateProvider({ provider: { name: type.fullName(name, ''), draining }, updateMask: { paths: ['draining'] } })
+  const response = await (
+    await session.client()
+  ).providers.updateProvider({
+    provider: { name: type.fullName(name, ''), draining },
+    updateMask: { paths: ['draining'] },
+  })
   if (response.provider !== undefined) session.printOne(type, response.provider)
 }
