@@ -38,6 +38,8 @@ export default tseslint.config(
         URL: 'readonly',
         Buffer: 'readonly',
         setTimeout: 'readonly',
+        fetch: 'readonly',
+        performance: 'readonly',
       },
     },
   },

@@ -36,7 +36,7 @@ const children = []
 let stopping = false
 
 function say(text) {
-  console.log(`\n\u001b[1m==> ${text}\u001b[0m`.replaceAll(process.stdout.isTTY ? '' : /\u001b\[\d+m/g, ''))
+  console.log(process.stdout.isTTY ? `\n\u001b[1m==> ${text}\u001b[0m` : `\n==> ${text}`)
 }
 
 function npm(...args) {

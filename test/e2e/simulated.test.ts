@@ -68,21 +68,27 @@ void t.test('a host on a simulated cloud', { timeout: 300_000 }, async (t) => {
     t.match(readWorld(world), { totals: { live: 0, maxLiveByOwner: 1 }, violations: [] })
   })
 
-  await t.test('an order that a provider has no capacity for says so and can be released', async (t) => {
+  await t.test('an order that fails for good says why, and can be released', async (t) => {
     const order = await slipway.cli(
-      'host',
-      'order',
-      'full-1',
-      '--class',
-      'small',
-      '--data',
-      'simulate=capacity',
-      '--timeout',
-      '60s',
+      ...['host', 'order', 'bad-1', '--class', 'small', '--data', 'simulate=fail', '--timeout', '60s'],
     )
     t.equal(order.code, 6, order.stdout + order.stderr)
-    const host = await slipway.json<HostJson>('get', 'host', 'full-1')
-    t.match(host, { state: 'HOST_STATE_ERROR', lastError: { code: /CAPACITY/ } })
+    const host = await slipway.json<HostJson>('get', 'host', 'bad-1')
+    t.match(host, { state: 'HOST_STATE_ERROR', lastError: { message: /.+/ } })
+    t.match(await slipway.ok('describe', 'host', 'bad-1'), /Last error: .+attempt/)
+    await slipway.ok('host', 'release', 'bad-1', '--yes', '--wait', '--timeout', '60s')
+  })
+
+  await t.test('an order that no place has capacity for tries them all, says so, and waits', async (t) => {
+    await slipway.ok('host', 'order', 'full-1', '--class', 'small', '--data', 'simulate=capacity', '--no-wait')
+    const host = await until('both locations to be tried', async () => {
+      const seen = await slipway.json<HostJson>('get', 'host', 'full-1')
+      return seen.attempts?.length === 2 && seen.state === 'HOST_STATE_ORDERED' && seen
+    })
+    t.match(host, {
+      lastError: { code: /CAPACITY/ },
+      attempts: [{ error: { code: /CAPACITY/ } }, { error: { code: /CAPACITY/ } }],
+    })
     t.match(await slipway.ok('describe', 'host', 'full-1'), /CAPACITY/)
     await slipway.ok('host', 'release', 'full-1', '--yes', '--wait', '--timeout', '60s')
   })
@@ -98,7 +104,7 @@ void t.test(
     const args = ['--kind', 'dynamic', '--world', world]
     const one = await slipway.startProvider('cloud', simulated, args, {
       instance: 'one',
-      env: { SLIPWAY_FAILPOINTS: 'sdk.effect.after=kill:2' },
+      env: { SLIPWAY_FAILPOINTS: 'sdk.effect.after:2=kill' },
     })
     const two = await slipway.startProvider('cloud', simulated, args, { instance: 'two' })
     await slipway.apply(smallClass)
@@ -107,7 +113,7 @@ void t.test(
     await until('the first instance to be killed between an effect and its record', () => !one.running, 60_000).catch(
       () => one.end('SIGKILL'),
     )
-    one.start()
+    one.start({ SLIPWAY_FAILPOINTS: '' })
     await slipway.hub.end('SIGKILL')
     slipway.hub.start()
     await slipway.ok('wait', ...names.map((name) => `host/${name}`), '--for', 'ready', '--timeout', '120s')

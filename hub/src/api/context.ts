@@ -84,7 +84,7 @@ export function decodePageToken(token: string, list: string, parts: number): rea
   ) {
     throw invalid('is damaged; give it as next_page_token was, or start over')
   }
-  const [of, ...key] = decoded as (string | number)[]
+  const [of, ...key] = decoded
   if (of !== digest(list)) throw invalid('belongs to a list with other arguments; keep them the same from page to page')
   return key
 }

@@ -42,7 +42,7 @@ export function toObject(value: facts.JsonObject): ProtoJsonObject {
 }
 
 export function fromObject(value: ProtoJsonObject | undefined): facts.JsonObject {
-  return (value ?? {}) as facts.JsonObject
+  return value ?? {}
 }
 
 export const hostStateNumbers: Readonly<Record<HostState, hub.HostState>> = {

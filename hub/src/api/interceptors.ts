@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { createValidator, type Validator } from '@bufbuild/protovalidate'
-import type { DescMessage, Message, MessageShape } from '@bufbuild/protobuf'
+import type { DescMessage, Message } from '@bufbuild/protobuf'
 import type { Interceptor } from '@connectrpc/connect'
 import * as hub from '@slipway/proto/hub/v1'
 import type { Logger } from 'pino'
@@ -162,7 +162,7 @@ async function* checked(
 }
 
 function checkMessage(validator: Validator, schema: DescMessage, message: Message): void {
-  const result = validator.validate(schema, message as MessageShape<DescMessage>)
+  const result = validator.validate(schema, message)
   if (result.kind === 'valid') return
   if (result.kind === 'error') throw result.error
   const violations = result.violations.map((violation) => ({

@@ -46,7 +46,7 @@ function violationsOf(schemaText: string, value: JsonObject, field: string): Fie
     const path = `${field}${error.instancePath.replaceAll('/', '.')}`
     const params = error.params as Readonly<Record<string, unknown>>
     if (error.keyword === 'additionalProperties' || error.keyword === 'unevaluatedProperties') {
-      const key = String(params['additionalProperty'] ?? params['unevaluatedProperty'] ?? '')
+      const key = (params['additionalProperty'] ?? params['unevaluatedProperty'] ?? '') as string
       return { field: `${path}.${key}`, description: 'is not known; leave it out, or mind its spelling' }
     }
     if (error.keyword === 'required')

@@ -180,11 +180,12 @@ async function checkedPublicKey(csrDer: Uint8Array): Promise<webcrypto.CryptoKey
     throw refuse('cannot be read', error)
   }
   if (!verified) throw refuse('has a wrong signature')
-  const { algorithm } = csr.publicKey
-  if ('modulusLength' in algorithm && Number(algorithm.modulusLength) < minRsaBits)
+  // The library's types speak of the browser's, which are not there.
+  const { modulusLength } = csr.publicKey.algorithm as { readonly modulusLength?: number }
+  if (modulusLength !== undefined && modulusLength < minRsaBits)
     throw refuse(`has an RSA key of less than ${minRsaBits} bits`)
   try {
-    return await csr.publicKey.export()
+    return (await csr.publicKey.export()) as webcrypto.CryptoKey
   } catch (error) {
     throw refuse('has a key of an unknown sort', error)
   }

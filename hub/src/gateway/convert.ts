@@ -138,7 +138,7 @@ export function fromHardware(hardware: Hardware): facts.Hardware {
     ...(hardware.vendor !== '' && { vendor: hardware.vendor }),
     ...(hardware.model !== '' && { model: hardware.model }),
     ...(hardware.serial !== '' && { serial: hardware.serial }),
-    ...(hardware.details !== undefined && { details: hardware.details as facts.JsonObject }),
+    ...(hardware.details !== undefined && { details: hardware.details }),
   }
 }
 
@@ -158,7 +158,7 @@ function fromObserved(observed: Observed): ObservedFacts {
     ...(power !== undefined && { power }),
     ...(observed.rebootsDone !== undefined && { rebootsDone: Number(observed.rebootsDone) }),
     ...(observed.addresses.length > 0 && { addresses: fromAddresses(observed.addresses) }),
-    ...(observed.attributes !== undefined && { attributes: observed.attributes as facts.JsonObject }),
+    ...(observed.attributes !== undefined && { attributes: observed.attributes }),
     ...(observed.conditions.length > 0 && {
       conditions: observed.conditions.map((condition) => ({
         type: condition.type,

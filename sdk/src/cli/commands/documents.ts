@@ -75,12 +75,13 @@ function lineOf(text: string, from: number, key: string, file: string): string {
 function toDocument(value: unknown, at: string, workspace: string, where: (key: string) => string): Document {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw usageError(`${at}: a document must be an object with kind and name`)
-  const { kind, name, ...fields } = value as Record<string, JsonValue>
-  const known = kinds[String(kind)]
+  const { kind: given, name, ...fields } = value as Record<string, JsonValue>
+  const kind = typeof given === 'string' ? given : ''
+  const known = kinds[kind]
   if (known === undefined)
-    throw usageError(`${at}: kind must be one of ${Object.keys(kinds).join(', ')}, but is «${String(kind)}»`)
+    throw usageError(`${at}: kind must be one of ${Object.keys(kinds).join(', ')}, but is «${kind}»`)
   if (typeof name !== 'string' || name === '') throw usageError(`${at}: name is missing`)
-  const type = resourceType(String(kind))
+  const type = resourceType(kind)
   const full = type.fullName(name, workspace)
   try {
     const message = fromJson(known.schema, { ...fields, name: full }, { ignoreUnknownFields: false }) as Common
@@ -100,7 +101,7 @@ export function holds(there: JsonValue | undefined, wanted: JsonValue, exact = f
   if (typeof wanted !== 'object' || wanted === null)
     return there === undefined
       ? wanted === null || wanted === '' || wanted === false || wanted === 0 || wanted === '0'
-      : String(there) === String(wanted)
+      : typeof there !== 'object' && `${there}` === `${wanted}`
   if (Array.isArray(wanted)) {
     if (there === undefined) return wanted.length === 0
     return (
