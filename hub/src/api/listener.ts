@@ -101,6 +101,8 @@ function plaintext(
     { requestTimeout: 60_000, headersTimeout: 15_000, keepAliveTimeout: 30_000 },
     handler as unknown as RequestListener,
   )
+  // It takes its connections from us and never listens itself; but only this makes it keep track of them, for its timeouts and for a stop.
+  http1.emit('listening')
   const entry = createTcp({ noDelay: true }, (socket) => {
     socket.setTimeout(firstByteTimeoutMs, () => socket.destroy())
     socket.once('readable', () => {
