@@ -23,7 +23,7 @@ interface Rule {
 
 const inFolder = (path: string, folder: string) => path === folder || path.startsWith(`${folder}/`)
 const isTest = (path: string) =>
-  /\.test\.ts$/.test(path) || inFolder(path, 'test') || /\/(testing|test|golden)\//.test(path)
+  /\.test\.ts$/.test(path) || inFolder(path, 'test') || /\/(testing|test|examples)\//.test(path)
 const providerOf = (path: string) => /^providers\/([^/]+)/.exec(path)?.[1]
 const hubLayer = (path: string) => /^hub\/src\/([^/]+)/.exec(path)?.[1]?.replace(/\.ts$/, '')
 
@@ -31,13 +31,13 @@ const hubLayer = (path: string) => /^hub\/src\/([^/]+)/.exec(path)?.[1]?.replace
 const hubMay: Readonly<Record<string, readonly string[]>> = {
   domain: ['domain'],
   observe: ['observe'],
-  config: ['config', 'domain'],
+  config: ['config', 'domain', 'observe'],
   secrets: ['secrets', 'domain'],
   store: ['store', 'domain', 'secrets', 'auth', 'observe'],
   auth: ['auth', 'store', 'domain', 'secrets', 'observe'],
   reconcile: ['reconcile', 'store', 'domain', 'secrets', 'auth', 'observe', 'config'],
   gateway: ['gateway', 'store', 'domain', 'secrets', 'auth', 'observe', 'config'],
-  api: ['api', 'store', 'domain', 'secrets', 'auth', 'observe', 'config'],
+  api: ['api', 'store', 'domain', 'secrets', 'auth', 'observe', 'config', 'version'],
 }
 
 const rules: readonly Rule[] = [

@@ -1,7 +1,8 @@
+import { spawn, spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { readWorld } from '@slipway/provider-simulated/ledger'
 import t from 'tap'
-import { Slipway, until } from '../tools/processes.js'
+import { root, Slipway, until } from '../tools/processes.js'
 
 // The whole way on a simulated cloud and a simulated rack, with real processes: hub, providers, command line.
 
@@ -50,6 +51,33 @@ void t.test('a host on a simulated cloud', { timeout: 300_000 }, async (t) => {
     t.match(host, { state: 'HOST_STATE_READY', provider: 'providers/cloud', machine: /^machines\// })
     const events = await slipway.ok('events', 'host/web-1')
     for (const reason of ['HostOrdered', 'HostPlaced', 'PhonedHome', 'HostReady']) t.match(events, new RegExp(reason))
+  })
+
+  await t.test('is seen by curl with JSON, and watched to READY by a generic client through reflection', async (t) => {
+    const bearer = `authorization: Bearer ${slipway.token}`
+    const url = `${slipway.url}/slipway.hub.v1.HostService`
+    const body = '{"parent": "workspaces/default"}'
+    const headers = ['-H', bearer, '-H', 'content-type: application/json']
+    const listed = spawnSync('curl', ['-s', ...headers, '-d', body, `${url}/ListHosts`], { encoding: 'utf8' })
+    t.match(JSON.parse(listed.stdout), {
+      hosts: [{ name: 'workspaces/default/hosts/web-1', state: 'HOST_STATE_READY' }],
+    })
+    const buf = ['curl', '--http2-prior-knowledge', '--protocol', 'grpc', '-H', bearer]
+    const methods = spawnSync(join(root, 'node_modules/.bin/buf'), [...buf, slipway.url, '--list-methods'], {
+      encoding: 'utf8',
+    })
+    t.match(methods.stdout, /slipway\.hub\.v1\.HostService\/WatchHosts/)
+    const watch = spawn(join(root, 'node_modules/.bin/buf'), [...buf, `${url}/WatchHosts`, '-d', body])
+    t.teardown(() => watch.kill())
+    let seen = ''
+    watch.stdout.on('data', (data: Buffer) => (seen += data.toString()))
+    await until('what exists', () => /"synced": true/.test(seen))
+    await slipway.ok('host', 'order', 'web-2', '--class', 'small', '--no-wait')
+    await until('web-2 to be READY in the watch', () => {
+      const states = [...seen.matchAll(/hosts\/web-2"[\s\S]*?"state": "HOST_STATE_(\w+)"/g)].map((match) => match[1])
+      return states.includes('ORDERED') && states.includes('READY')
+    })
+    await slipway.ok('host', 'release', 'web-2', '--yes', '--wait', '--timeout', '60s')
   })
 
   await t.test('is power-cycled', async (t) => {
