@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { Code } from '@connectrpc/connect'
 import type { ChangeType } from '@slipway/proto/hub/v1'
 import { SlipwayError } from './errors.js'
 
@@ -53,7 +54,9 @@ export async function* follow<Change extends { readonly type: ChangeType }, Reso
     } catch (thrown) {
       if (options.signal.aborted) return
       const error = SlipwayError.of(thrown)
-      if (!error.unavailable && !passing.has(error.reason)) throw error
+      // What was broken off, and not by us, is a cut like any other.
+      const cut = error.unavailable || error.code === Code.Canceled || error.code === Code.DeadlineExceeded
+      if (!cut && !passing.has(error.reason)) throw error
     }
     failures++
     await sleep(
