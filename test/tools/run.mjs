@@ -101,7 +101,7 @@ const add = (counts) => {
   for (const key of Object.keys(total)) total[key] += counts[key]
 }
 
-if (positionals.length > 0) add(await runTap('Selected tests', positionals))
+if (positionals.length > 0) add(await runTap('Selected tests', ['--disable-coverage', ...positionals]))
 else {
   const glob = (patterns) => patterns.flatMap((pattern) => globFiles(pattern)).sort()
   const unit = glob(['hub/dist', 'sdk/dist', 'providers/simulated/dist', 'providers/qemu/dist'])
@@ -109,16 +109,11 @@ else {
   const house = values.subset ? [] : glob(['test/dist/architecture'])
   const coverage =
     values.subset || values['no-coverage']
-      ? []
-      : [
-          '--disable-coverage=false',
-          '--allow-incomplete-coverage',
-          '--allow-empty-coverage',
-          '--coverage-report=text-summary',
-        ]
-  if (house.length > 0) add(await runTap('House rules', house))
+      ? ['--disable-coverage']
+      : ['--allow-incomplete-coverage', '--allow-empty-coverage', '--coverage-report=text-summary']
+  if (house.length > 0) add(await runTap('House rules', ['--disable-coverage', ...house]))
   add(await runTap('Unit and integration tests', [...coverage, ...unit]))
-  if (whole.length > 0) add(await runTap('Whole-system tests', ['--jobs=1', ...whole]))
+  if (whole.length > 0) add(await runTap('Whole-system tests', ['--disable-coverage', '--jobs=1', ...whole]))
 }
 finish(total)
 
