@@ -2,7 +2,7 @@ import { create } from '@bufbuild/protobuf'
 import { durationMs } from '@bufbuild/protobuf/wkt'
 import type { ServiceImpl } from '@connectrpc/connect'
 import * as hub from '@slipway/proto/hub/v1'
-import { HubError } from '../domain/error/errors.js'
+import { HubError, invalidField } from '../domain/error/errors.js'
 import type { EventDraft, JsonObject } from '../domain/facts.js'
 import { parseResourceName, resourceName } from '../domain/names.js'
 import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
@@ -134,6 +134,10 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
   }
   return {
     async createProvider(request, context) {
+      if (request.provider?.family === '')
+        throw invalidField('provider.family', 'is missing; say which kind of API is behind it')
+      if (request.provider?.kind === 0)
+        throw invalidField('provider.kind', 'is missing; say whether it is static or dynamic')
       if ((await findProvider(deps.db, request.providerId)) !== undefined && request.requestId === '') {
         throw new HubError('NAME_TAKEN', `provider_id: ${request.providerId} is in use; choose another name`, {
           violations: [{ field: 'provider_id', description: 'is in use; choose another name' }],
@@ -184,6 +188,7 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
       const before = await findProvider(deps.db, name)
       if (before === undefined) throw providerNotFound(name)
       if (given.family !== '' && given.family !== before.family) throw immutable('provider.family')
+      if (given.kind !== 0 && fromKind(given.kind) !== before.kind) throw immutable('provider.kind')
       const row = await inTransaction(deps.db, async (tx) => {
         const locked = await lockProvider(tx, name)
         if (locked === undefined) throw providerNotFound(name)

@@ -1,0 +1,186 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { withHub, type TestHub } from '@slipway/hub/testing'
+import t, { type Test } from 'tap'
+
+// The command line against a whole hub: what it prints in each form, held against golden files (UPDATE_GOLDEN=1 rewrites them), and how it ends.
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
+const golden = join(root, 'test/integration/golden')
+
+interface Result {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+class Cli {
+  readonly folder: string
+  readonly test: TestHub
+
+  constructor(t: Test, test: TestHub) {
+    this.folder = mkdtempSync(join(tmpdir(), 'slipway-cli-'))
+    this.test = test
+    t.teardown(() => rmSync(this.folder, { recursive: true, force: true }))
+  }
+
+  async run(args: readonly string[], input = ''): Promise<Result> {
+    const child = spawn(process.execPath, [join(root, 'sdk/bin/slipway.js'), ...args], {
+      env: { PATH: process.env['PATH'], HOME: this.folder, SLIPWAY_CONFIG: join(this.folder, 'config.yaml') },
+      stdio: ['pipe', 'pipe', 'pipe'],
+    })
+    let [stdout, stderr] = ['', '']
+    child.stdout.on('data', (data: Buffer) => (stdout += data.toString()))
+    child.stderr.on('data', (data: Buffer) => (stderr += data.toString()))
+    child.stdin.end(input)
+    const [code] = (await once(child, 'close')) as [number]
+    return { code, stdout, stderr }
+  }
+}
+
+/** What differs from run to run, by its sort. */
+function settled(text: string): string {
+  return text
+    .replace(/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g, 'UUID')
+    .replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, 'TIME')
+    .replace(/127\.0\.0\.1:\d+/g, 'ADDRESS')
+    .replace(/\b\d+[smhd](\d+[smhd])?\b/g, 'SPAN')
+    .replace(/ {2,}/g, '  ')
+}
+
+function expectGolden(t: Test, name: string, text: string): void {
+  const file = join(golden, `${name}.txt`)
+  if (process.env['UPDATE_GOLDEN'] === '1') {
+    mkdirSync(golden, { recursive: true })
+    writeFileSync(file, settled(text))
+  }
+  t.equal(settled(text), existsSync(file) ? readFileSync(file, 'utf8') : `(there is no ${file})`, name)
+}
+
+const forms = ['table', 'wide', 'json', 'yaml', 'name'] as const
+
+const documents = `
+kind: Provider
+name: cloud
+family: simulated
+kind2: x
+`
+const goodDocuments = `
+kind: MachineClass
+name: small
+shape: { vcpus: 2, memoryMib: 4096, diskGib: 40 }
+offerings:
+  - family: simulated
+    typeId: sim-small
+labels: { tier: test }
+---
+kind: MachineClass
+name: large
+shape: { vcpus: 8, memoryMib: 16384 }
+`
+
+void t.test('the command line', { timeout: 240_000 }, async (t) => {
+  const test = await withHub(t)
+  const cli = new Cli(t, test)
+  const ok = async (...args: string[]) => {
+    const result = await cli.run(args)
+    t.equal(result.code, 0, `slipway ${args.join(' ')}: ${result.stderr}`)
+    return result
+  }
+
+  await t.test('log in', async (t) => {
+    t.match(await cli.run(['get', 'hosts']), { code: 4, stderr: /slipway login/ }, 'without a hub it says how')
+    const wrong = await cli.run(['login', '--server', test.hub.apiUrl, '--token-file', '-'], 'swc_wrong')
+    t.match(wrong, { code: 4, stderr: /reason: TOKEN_INVALID/ })
+    const login = await cli.run(
+      ['login', '--server', test.hub.apiUrl, '--token-file', '-', '--name', 'test'],
+      test.token,
+    )
+    t.match(login, { code: 0, stdout: /as bootstrap/ })
+    t.equal(statSync(join(cli.folder, 'config.yaml')).mode & 0o777, 0o600, 'tokens are for their owner alone')
+    for (const form of ['table', 'json', 'yaml', 'name']) {
+      const { stdout } = await ok('context', 'list', '-o', form)
+      t.notOk(stdout.includes(test.token), 'and are not shown')
+      expectGolden(t, `context-list-${form}`, stdout)
+    }
+    for (const form of forms) expectGolden(t, `whoami-${form}`, settledHost((await ok('whoami', '-o', form)).stdout))
+  })
+
+  await t.test('apply says what it did', async (t) => {
+    const file = join(cli.folder, 'documents.yaml')
+    writeFileSync(file, documents)
+    t.match(
+      await cli.run(['apply', '-f', file]),
+      { code: 2, stderr: /documents\.yaml:5: .*kind2/ },
+      'an unknown key, by line',
+    )
+    writeFileSync(file, goodDocuments)
+    expectGolden(t, 'apply-created', (await ok('apply', '-f', file)).stdout)
+    expectGolden(t, 'apply-unchanged', (await ok('apply', '-f', file, '--exit-code')).stdout)
+    writeFileSync(file, goodDocuments.replace('vcpus: 8', 'vcpus: 16'))
+    const diff = await cli.run(['diff', '-f', file])
+    t.equal(diff.code, 7, 'diff ends with 7 where something differs')
+    expectGolden(t, 'diff', diff.stdout)
+    const changed = await cli.run(['apply', '-f', file, '--exit-code'])
+    t.equal(changed.code, 7)
+    expectGolden(t, 'apply-configured', changed.stdout)
+    for (const form of ['json', 'yaml', 'name']) {
+      expectGolden(t, `apply-${form}`, (await ok('apply', '-f', file, '-o', form)).stdout)
+    }
+  })
+
+  await t.test('every resource in every form', { timeout: 120_000 }, async (t) => {
+    await ok('provider', 'add', 'cloud', '--family', 'simulated', '--kind', 'dynamic')
+    for (const resource of ['providers', 'machineclasses', 'machines', 'machinerequests', 'hosts']) {
+      for (const form of forms)
+        expectGolden(t, `get-${resource}-${form}`, (await ok('get', resource, '-o', form)).stdout)
+    }
+    for (const form of forms) {
+      expectGolden(t, `get-one-${form}`, (await ok('get', 'machineclass', 'small', '-o', form)).stdout)
+      const { stdout } = await ok('events', 'machineclass/small', '-o', form)
+      expectGolden(t, `events-${form}`, stdout.replaceAll(/token\/[0-9a-f]{16}/g, 'token/ID'))
+    }
+    expectGolden(t, 'describe', (await ok('describe', 'machineclass', 'small')).stdout)
+    const drained = await ok('provider', 'drain', 'cloud', '-o', 'json')
+    t.match(JSON.parse(drained.stdout), { draining: true })
+    const token = await ok('provider', 'token', 'cloud')
+    t.match(token.stdout, /^swj_[0-9a-f]+_[0-9a-f]+_[0-9a-f]+\n$/, 'the token, and nothing else')
+  })
+
+  await t.test('exit codes tell what happened', async (t) => {
+    const code = async (...args: string[]) => (await cli.run(args)).code
+    t.equal(await code('get', 'host', 'none'), 3)
+    t.equal(await code('get', 'nonsense'), 2)
+    t.equal(await code('get', 'hosts', '-o', 'nonsense'), 2)
+    t.equal(await code('host', 'order', 'x', '--class', 'none'), 3)
+    t.equal(await code('host', 'order', 'x'), 2)
+    t.equal(
+      await code('wait', 'host/none', '--for', 'ready', '--timeout', '1s'),
+      5,
+      'what is not there yet is waited for',
+    )
+    t.equal(await code('host', 'release', 'none'), 2, 'nobody can be asked')
+    t.equal(await code('get', 'hosts', '--server', 'http://127.0.0.1:1'), 8)
+    const refused = await cli.run(['host', 'order', 'x', '--class', 'none', '-o', 'json'])
+    t.match(JSON.parse(refused.stderr), { reason: 'CLASS_NOT_FOUND' }, 'errors are JSON where JSON is asked for')
+    t.notMatch(refused.stderr, / at .*\.js/)
+  })
+
+  await t.test('help, version and completion', async (t) => {
+    expectGolden(t, 'help', (await ok('--help')).stdout)
+    t.match((await ok('version', '-o', 'json')).stdout, /"version": "\d/)
+    for (const shell of ['bash', 'zsh', 'fish'])
+      expectGolden(t, `completion-${shell}`, (await ok('completion', shell)).stdout)
+    t.match((await ok('__complete', 'get', 'machinec')).stdout, /^machineclasses\n$/)
+    t.match((await ok('__complete', 'describe', 'machineclass', '')).stdout, /large\nsmall/)
+  })
+})
+
+/** The replica is named for the machine that the test runs on. */
+function settledHost(text: string): string {
+  return text.replace(/(replica"?: "?)[\w.-]+/, '$1REPLICA')
+}
