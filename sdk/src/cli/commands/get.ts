@@ -10,6 +10,7 @@ import {
   noFilter,
   parseReference,
   resourceType,
+  resourceTypes,
   type Common,
   type ListOptions,
   type ResourceType,
@@ -193,9 +194,12 @@ function printEvents(session: Session, events: readonly hub.Event[], headings = 
   )
 }
 
+/** `host/web-1` for a resource name. */
 function subjectText(subject: string): string {
   const parts = subject.split('/')
-  return `${parts.at(-2)?.replace(/ses$/, 's').replace(/s$/, '') ?? ''}/${parts.at(-1) ?? ''}`
+  const collection = (parts.at(-2) ?? '').toLowerCase()
+  const type = resourceTypes.find((candidate) => candidate.plural === collection)
+  return `${type?.singular ?? collection}/${parts.at(-1) ?? ''}`
 }
 
 export interface EventFlags {
