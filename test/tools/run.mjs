@@ -82,8 +82,10 @@ async function count(file) {
       if (result.skip || result.todo) {
         counts.skipped++
         counts.skips.push(`${result.fullname || result.name}: ${result.skip || result.todo}`)
-      } else if (!wasParent) counts[result.ok ? 'passed' : 'failed']++
-      else if (!result.ok) counts.failedParents = true
+      } else if (!wasParent) {
+        counts[result.ok ? 'passed' : 'failed']++
+        if (!result.ok) process.stdout.write(`FAILED: ${result.fullname || result.name}\n`)
+      } else if (!result.ok) counts.failedParents = true
     })
   }
   const parser = new Parser()
@@ -112,7 +114,9 @@ else {
       ? ['--disable-coverage']
       : ['--allow-incomplete-coverage', '--allow-empty-coverage', '--coverage-report=text-summary']
   if (house.length > 0) add(await runTap('House rules', ['--disable-coverage', ...house]))
-  add(await runTap('Unit and integration tests', [...coverage, ...unit]))
+  // In CI nothing competes for the cores but the tests themselves.
+  const jobs = process.env.CI === 'true' ? ['--jobs=1'] : []
+  add(await runTap('Unit and integration tests', [...coverage, ...jobs, ...unit]))
   if (whole.length > 0) add(await runTap('Whole-system tests', ['--disable-coverage', '--jobs=1', ...whole]))
 }
 finish(total)

@@ -2,6 +2,7 @@ import { create } from '@bufbuild/protobuf'
 import { durationMs } from '@bufbuild/protobuf/wkt'
 import type { ServiceImpl } from '@connectrpc/connect'
 import * as hub from '@slipway/proto/hub/v1'
+import { ProviderKind } from '@slipway/proto/provider/v1'
 import { HubError, invalidField } from '../domain/error/errors.js'
 import type { EventDraft, JsonObject } from '../domain/facts.js'
 import { parseResourceName, resourceName } from '../domain/names.js'
@@ -136,7 +137,7 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
     async createProvider(request, context) {
       if (request.provider?.family === '')
         throw invalidField('provider.family', 'is missing; say which kind of API is behind it')
-      if (request.provider?.kind === 0)
+      if (request.provider?.kind === ProviderKind.UNSPECIFIED)
         throw invalidField('provider.kind', 'is missing; say whether it is static or dynamic')
       if ((await findProvider(deps.db, request.providerId)) !== undefined && request.requestId === '') {
         throw new HubError('NAME_TAKEN', `provider_id: ${request.providerId} is in use; choose another name`, {
@@ -188,7 +189,8 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
       const before = await findProvider(deps.db, name)
       if (before === undefined) throw providerNotFound(name)
       if (given.family !== '' && given.family !== before.family) throw immutable('provider.family')
-      if (given.kind !== 0 && fromKind(given.kind) !== before.kind) throw immutable('provider.kind')
+      if (given.kind !== ProviderKind.UNSPECIFIED && fromKind(given.kind) !== before.kind)
+        throw immutable('provider.kind')
       const row = await inTransaction(deps.db, async (tx) => {
         const locked = await lockProvider(tx, name)
         if (locked === undefined) throw providerNotFound(name)
