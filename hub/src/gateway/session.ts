@@ -6,13 +6,10 @@ import {
   DrainSchema,
   NackReason,
   NackSchema,
-  RemoveOrphanSchema,
-  RevokedSchema,
   ValidateSchema,
   type Heartbeat,
   type HubMessage,
   type MachineSpec,
-  type OwnedResource,
   type ProviderMessage,
   type Release,
   type Report,
@@ -20,8 +17,7 @@ import {
 } from '@slipway/proto/provider/v1'
 import type { Capability, ProviderKind } from '../domain/provider/provider.js'
 import type { WorkEntry } from '../store/reports.js'
-import { fromReport, toItemKind, toMs } from './convert.js'
-import { ItemRefSchema } from '@slipway/proto/provider/v1'
+import { fromReport, toMs } from './convert.js'
 import type { Outbox } from './outbox.js'
 import type { WorkLog } from './work-log.js'
 
@@ -90,10 +86,6 @@ export class ProviderSession {
   /** How many more items the instance takes now. */
   get credit(): number {
     return this.#draining ? 0 : Math.max(0, this.#capacity - this.#held.size)
-  }
-
-  get heldCount(): number {
-    return this.#held.size
   }
 
   hold(itemId: string): void {
@@ -178,10 +170,6 @@ export class ProviderSession {
     })
   }
 
-  removeOrphan(resource: OwnedResource): void {
-    this.send({ case: 'removeOrphan', value: create(RemoveOrphanSchema, { resource }) })
-  }
-
   /** Gives it no more work and asks it to move. */
   drain(reason: string, deadlineMs: number): void {
     this.#draining = true
@@ -236,20 +224,5 @@ export class ProviderSession {
       fence: Number(fence),
       body,
     }
-  }
-}
-
-/** Tells a session that a claim of it is over. */
-export function revoked(
-  item: { readonly kind: 'MACHINE' | 'MACHINE_REQUEST'; readonly id: string; readonly fence: number },
-  reason: string,
-): HubMessage['body'] {
-  return {
-    case: 'revoked',
-    value: create(RevokedSchema, {
-      item: create(ItemRefSchema, { kind: toItemKind(item.kind), id: item.id }),
-      fence: BigInt(item.fence),
-      reason,
-    }),
   }
 }

@@ -86,10 +86,6 @@ export class StreamHandler {
     void this.#over(false)
   }
 
-  get session(): ProviderSession | undefined {
-    return this.#session
-  }
-
   #receive(frame: SessionRequest): void {
     const checked = this.#validator.validate(SessionRequestSchema, frame)
     if (checked.kind !== 'valid') {
