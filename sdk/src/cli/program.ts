@@ -1,5 +1,4 @@
 import { Command, CommanderError } from 'commander'
-import { complete, completionScript, shellNames } from './completion.js'
 import { CliError, errorToJson, errorToText, exitCodeOf, exitCodes, usageError } from './failure.js'
 import { Session, outputs, type GlobalFlags } from './session.js'
 import type { Surroundings } from './terminal.js'
@@ -348,11 +347,13 @@ function addOperations({ program, session }: Run): void {
 }
 
 function addCompletion({ program, session }: Run): void {
+  const module = () => import('./completion.js')
   program
     .command('completion <SHELL>')
-    .description(`a script for ${shellNames.join(', ')}`)
+    .description('a script for bash, zsh, fish')
     .addHelpText('after', '\nExample:\n  source <(slipway completion bash)\n')
-    .action((shell: string, _options, command: Command) => {
+    .action(async (shell: string, _options, command: Command) => {
+      const { completionScript, shellNames } = await module()
       const script = completionScript(shell)
       if (script === undefined)
         throw usageError(`there is no completion for ${shell}; there is for ${shellNames.join(', ')}`)
@@ -362,6 +363,7 @@ function addCompletion({ program, session }: Run): void {
     .command('__complete [WORDS...]', { hidden: true })
     .allowUnknownOption()
     .action(async (words: string[], _options, command: Command) => {
+      const { complete } = await module()
       for (const word of await complete(program, session(command), words)) session(command).print(`${word}\n`)
     })
 }
