@@ -6,6 +6,9 @@ import { Authority } from './auth/authority.js'
 import { ConfigError, type HubConfig } from './config.js'
 import { startGateway } from './gateway/server.js'
 import { toMachineSpecToValidate } from './gateway/convert.js'
+import { startController } from './reconcile/controller.js'
+import type { ReconcilerDeps } from './reconcile/deps.js'
+import type { Loop } from './reconcile/loop.js'
 import { startReconciler } from './reconcile/reconciler.js'
 import { makeKeyring, parseKey } from './secrets/keyring.js'
 import { createBootstrapToken } from './store/client-tokens.js'
@@ -18,6 +21,7 @@ import { trim } from './store/retention.js'
 import { Wake } from './store/wake.js'
 
 const trimEveryMs = 10 * 60_000
+const trimLeaseMs = 60_000
 const idempotencyKeysMs = 48 * 3_600_000
 
 export interface Hub {
@@ -58,6 +62,8 @@ async function start(
   const db = openDatabase({
     connectionString,
     poolSize: config.poolSize,
+    // A replica that stands still in the middle of a transaction holds its rows for no longer than its leases are good.
+    idleInTransactionMs: Math.min(30_000, Math.max(2_000, config.leaseMs / 2)),
     onIdleError: (error) => log.warn({ err: error }, 'a database connection broke; it is replaced'),
   })
   closers.push(() => db.destroy())
@@ -92,12 +98,12 @@ async function start(
   })
   if (publicUrl.value === '') publicUrl.value = api.url
   const reconciler = startReconciler({ ...shared, config: settings })
-  const stopTrimming = keepTrimming(db, config, log)
+  const trimming = startTrimming({ ...shared, config: settings }, config)
   closers.push(
     () => api.drain(config.drainMs),
     () => reconciler.stop(),
     () => gateway.drain(config.drainMs),
-    async () => stopTrimming(),
+    () => trimming.stop(),
   )
   log.info({ api: api.url, gateway: gatewayAddress, hubId, replica: config.replica }, 'hub is up')
   return {
@@ -134,15 +140,17 @@ async function checkSchema(db: Db, config: HubConfig, log: Logger): Promise<void
   log.warn({ unknown: status.unknown }, 'the database is of a newer hub; this one can still serve it')
 }
 
-function keepTrimming(db: Db, config: HubConfig, log: Logger): () => void {
-  const timer = setInterval(
-    () => {
-      trim(db, { changesMs: config.changeRetentionMs, eventsMs: config.eventRetentionMs, idempotencyKeysMs }).catch(
-        (error: unknown) => log.warn({ err: error }, 'cannot trim now'),
-      )
+function startTrimming(deps: ReconcilerDeps, config: HubConfig): Loop {
+  return startController(deps, {
+    name: 'trim',
+    leaseMs: trimLeaseMs,
+    round: async (turn) => {
+      await trim(turn.write, {
+        changesMs: config.changeRetentionMs,
+        eventsMs: config.eventRetentionMs,
+        idempotencyKeysMs,
+      })
+      return Math.min(trimEveryMs, config.changeRetentionMs)
     },
-    Math.min(trimEveryMs, config.changeRetentionMs),
-  )
-  timer.unref()
-  return () => clearInterval(timer)
+  })
 }

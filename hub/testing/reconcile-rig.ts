@@ -85,6 +85,7 @@ export class Rig {
   readonly hubId = randomUUID()
   readonly #t: Test
   #classes = 0
+  #reconcilers = 0
 
   private constructor(t: Test, db: Db) {
     this.#t = t
@@ -106,7 +107,8 @@ export class Rig {
         keyring: this.keyring,
         log: pino({ level: 'silent' }),
         hubId: this.hubId,
-        config: { sweepMs: 200, publicUrl: 'https://hub.example', startGraceMs: 0, ...config },
+        replica: `replica-${this.#reconcilers++}`,
+        config: { sweepMs: 200, leaseMs: 600, publicUrl: 'https://hub.example', startGraceMs: 0, ...config },
       })
       this.#t.teardown(() => reconciler.stop())
     }

@@ -90,12 +90,16 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
     work: (tx: Tx, row: HostRow) => Promise<HostRow>,
   ): Promise<hub.Host> => {
     const { workspace, id } = parseHostName(resource)
-    const row = await inTransaction(deps.db, async (tx) => {
-      const locked = await lockHost(tx, workspace, id)
-      if (locked === undefined) throw hostNotFound(resource)
-      checkEtag(etag, locked, resource)
-      return work(tx, locked)
-    })
+    const row = await inTransaction(
+      deps.db,
+      async (tx) => {
+        const locked = await lockHost(tx, workspace, id)
+        if (locked === undefined) throw hostNotFound(resource)
+        checkEtag(etag, locked, resource)
+        return work(tx, locked)
+      },
+      'order',
+    )
     deps.wake.signal({ kind: 'host' }, { kind: 'change' })
     return toHost(row)
   }

@@ -71,14 +71,18 @@ export function machineRequestService(deps: ApiDeps, parts: WatchParts): Service
   ) => {
     const name = parseResourceName('machine_request', resource)
     const wake: WakeTopic[] = [{ kind: 'change' }, { kind: 'host' }]
-    const row = await inTransaction(deps.db, async (tx) => {
-      const locked = await lockRequest(tx, name)
-      if (locked === undefined) throw requestNotFound(name)
-      if (locked.state === 'GONE')
-        throw new HubError('REQUEST_STATE_FORBIDS', `machine request ${name} is GONE already; nothing is left to do`)
-      await work(tx, locked, wake)
-      return (await findRequest(tx, name)) ?? locked
-    })
+    const row = await inTransaction(
+      deps.db,
+      async (tx) => {
+        const locked = await lockRequest(tx, name)
+        if (locked === undefined) throw requestNotFound(name)
+        if (locked.state === 'GONE')
+          throw new HubError('REQUEST_STATE_FORBIDS', `machine request ${name} is GONE already; nothing is left to do`)
+        await work(tx, locked, wake)
+        return (await findRequest(tx, name)) ?? locked
+      },
+      'order',
+    )
     deps.wake.signal({ kind: 'work', providerId: row.provider_id }, ...wake)
     return { machineRequest: (await detailed([row]))[0] }
   }

@@ -124,12 +124,16 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
     work: (tx: Tx, row: MachineRow) => Promise<void>,
   ): Promise<hub.Machine> => {
     const name = parseResourceName('machine', resource)
-    const row = await inTransaction(deps.db, async (tx) => {
-      const locked = await lockMachine(tx, name)
-      if (locked === undefined) throw machineNotFound(name)
-      await work(tx, locked)
-      return (await findMachine(tx, name)) ?? locked
-    })
+    const row = await inTransaction(
+      deps.db,
+      async (tx) => {
+        const locked = await lockMachine(tx, name)
+        if (locked === undefined) throw machineNotFound(name)
+        await work(tx, locked)
+        return (await findMachine(tx, name)) ?? locked
+      },
+      'order',
+    )
     deps.wake.signal({ kind: 'work', providerId: row.provider_id }, { kind: 'change' }, { kind: 'host' })
     return toMachine(row)
   }

@@ -95,7 +95,7 @@ export async function phoneHome(
   token: string,
   hostname: string,
 ): Promise<{ readonly host: string; readonly at: Date }> {
-  const heard = await inTransaction(deps.db, (tx) => recordPhoneHome(tx, token, { hostname }))
+  const heard = await inTransaction(deps.db, (tx) => recordPhoneHome(tx, token, { hostname }), 'phone-home')
   if (heard.first) deps.wake.signal({ kind: 'host' }, { kind: 'change' })
   return { host: heard.hostName, at: heard.at }
 }

@@ -77,12 +77,16 @@ export class Dispatcher {
   async #claim(providers: ReadonlySet<string>): Promise<boolean> {
     const credits = this.#registry.credits(providers)
     if (credits.length === 0) return false
-    const { items, details } = await inTransaction(this.#deps.db, async (tx) => {
-      const claimed = await claimDueItems(tx, credits)
-      if (claimed.length === 0) return { items: claimed, details: undefined }
-      await this.#takeUp(tx, claimed)
-      return { items: claimed, details: await loadItemDetails(tx, claimed) }
-    })
+    const { items, details } = await inTransaction(
+      this.#deps.db,
+      async (tx) => {
+        const claimed = await claimDueItems(tx, credits)
+        if (claimed.length === 0) return { items: claimed, details: undefined }
+        await this.#takeUp(tx, claimed)
+        return { items: claimed, details: await loadItemDetails(tx, claimed) }
+      },
+      'claim',
+    )
     if (details === undefined) return false
     for (const item of items) this.#sendClaimed(item, details)
     this.#deps.wake.signal({ kind: 'change' }, { kind: 'host' })
@@ -103,15 +107,19 @@ export class Dispatcher {
 
   async #tellChanges(providers: ReadonlySet<string>): Promise<void> {
     const sessions = this.#registry.sessionsOf(providers)
-    const { items, details } = await inTransaction(this.#deps.db, async (tx) => {
-      const changed = await takeChangedWishes(
-        tx,
-        sessions.map((session) => session.id),
-      )
-      if (changed.length === 0) return { items: changed, details: undefined }
-      await this.#takeUp(tx, changed)
-      return { items: changed, details: await loadItemDetails(tx, changed) }
-    })
+    const { items, details } = await inTransaction(
+      this.#deps.db,
+      async (tx) => {
+        const changed = await takeChangedWishes(
+          tx,
+          sessions.map((session) => session.id),
+        )
+        if (changed.length === 0) return { items: changed, details: undefined }
+        await this.#takeUp(tx, changed)
+        return { items: changed, details: await loadItemDetails(tx, changed) }
+      },
+      'wish',
+    )
     if (details === undefined) return
     for (const item of items) {
       const wish = this.#wish(item, details)
@@ -132,11 +140,12 @@ export class Dispatcher {
     const wish = this.#wish(item, details)
     // A session that is gone by now says so with its next Hello, or by its silence.
     if (session === undefined || wish === undefined) return
-    session.hold(item.id)
+    const ref = create(ItemRefSchema, { kind: toItemKind(item.kind), id: item.id })
+    session.hold(ref, item.fence)
     session.send({
       case: 'claimed',
       value: create(ClaimedSchema, {
-        item: create(ItemRefSchema, { kind: toItemKind(item.kind), id: item.id }),
+        item: ref,
         fence: BigInt(item.fence),
         desired: wish.desired,
         steps: wish.steps,

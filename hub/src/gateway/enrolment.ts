@@ -20,7 +20,7 @@ import type { Peer } from './peer.js'
 /** Trades a join token for a certificate, in one transaction: a bad signing request does not cost the token. */
 export async function enroll(request: EnrollRequest, remote: string, deps: GatewayDeps): Promise<EnrollResponse> {
   const usedBy = request.instanceName === '' ? remote : `${request.instanceName} (${remote})`
-  const enrolled = await inTransaction(deps.db, (tx) => enrolIn(tx, request, usedBy, deps)).catch(
+  const enrolled = await inTransaction(deps.db, (tx) => enrolIn(tx, request, usedBy, deps), 'enrol').catch(
     async (error: unknown) => {
       if (error instanceof HubError && error.reason === 'JOIN_TOKEN_USED') {
         await recordJoinTokenMisuse(deps.db, error.metadata['token_id'] ?? '', usedBy)

@@ -6,6 +6,7 @@ import {
   ProviderKind,
   WelcomeSchema,
   type Hello,
+  type ItemRef,
   type Welcome,
 } from '@slipway/proto/provider/v1'
 import { v7 as uuid } from 'uuid'
@@ -28,7 +29,7 @@ export interface Opened {
   readonly welcome: Welcome
   readonly configVersion: number
   /** Items that are bound to the session from the start. */
-  readonly boundIds: readonly string[]
+  readonly bound: readonly { readonly ref: ItemRef; readonly fence: number }[]
   /** Sessions that this one takes the place of. */
   readonly supersededIds: readonly string[]
 }
@@ -50,28 +51,32 @@ export async function openBy(
     data_schema: hello.dataSchema,
   })
   const sessionId = uuid()
-  const { provider, bound, supersededIds } = await inTransaction(deps.db, async (tx) => {
-    const opened = await openSession(
-      tx,
-      {
-        id: sessionId,
-        providerId: peer.providerId,
-        instanceId: hello.instanceId,
-        instanceName: hello.instanceName,
-        replica: deps.replica,
-        sdk: `${hello.sdkName} ${hello.sdkVersion}`.trim(),
-        providerVersion: hello.providerVersion,
-        certificateSerial: peer.certificateSerial,
-        leaseMs: deps.config.leaseMs,
-      },
-      hello.holds.flatMap((held) =>
-        held.item === undefined
-          ? []
-          : [{ id: held.item.id, fence: Number(held.fence), generation: Number(held.generation) }],
-      ),
-    )
-    return { provider: await introduce(tx, hello, peer.providerId), ...opened }
-  })
+  const { provider, bound, supersededIds } = await inTransaction(
+    deps.db,
+    async (tx) => {
+      const opened = await openSession(
+        tx,
+        {
+          id: sessionId,
+          providerId: peer.providerId,
+          instanceId: hello.instanceId,
+          instanceName: hello.instanceName,
+          replica: deps.replica,
+          sdk: `${hello.sdkName} ${hello.sdkVersion}`.trim(),
+          providerVersion: hello.providerVersion,
+          certificateSerial: peer.certificateSerial,
+          leaseMs: deps.config.leaseMs,
+        },
+        hello.holds.flatMap((held) =>
+          held.item === undefined
+            ? []
+            : [{ id: held.item.id, fence: Number(held.fence), generation: Number(held.generation) }],
+        ),
+      )
+      return { provider: await introduce(tx, hello, peer.providerId), ...opened }
+    },
+    'session-open',
+  )
   deps.wake.signal({ kind: 'change' })
   const secrets = await readProviderSecrets(deps.db, deps.keyring, provider.id)
   const welcome = create(WelcomeSchema, {
@@ -105,7 +110,9 @@ export async function openBy(
     },
     welcome,
     configVersion: secrets.version,
-    boundIds: [...bound],
+    bound: hello.holds.flatMap((held) =>
+      held.item !== undefined && bound.has(held.item.id) ? [{ ref: held.item, fence: Number(held.fence) }] : [],
+    ),
     supersededIds,
   }
 }

@@ -1,4 +1,5 @@
 import type { Logger } from 'pino'
+import { failpoint } from '../observe/failpoint.js'
 import type { Db } from '../store/database.js'
 import { extendSessions } from '../store/sessions.js'
 
@@ -12,7 +13,7 @@ export class Heartbeats {
   readonly #timer: NodeJS.Timeout
   #flushing = false
 
-  /** @param onLost called for sessions whose lease is over by the database's clock, whatever we believed. */
+  /** @param onLost called for sessions whose lease is over by the database's clock, whatever this replica believed. */
   constructor(options: {
     readonly db: Db
     readonly leaseMs: number
@@ -41,7 +42,9 @@ export class Heartbeats {
     const ids = [...this.#heard]
     this.#heard.clear()
     try {
+      await failpoint('hub.heartbeat.before-store')
       const extended = await extendSessions(this.#db, ids, this.#leaseMs)
+      await failpoint('hub.heartbeat.after-store')
       for (const id of ids) if (!extended.has(id)) this.#onLost(id)
     } catch (error) {
       // Heard is heard: the extension is only late. If it comes too late, the next one says so.

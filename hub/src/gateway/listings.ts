@@ -1,7 +1,7 @@
 import type { Inventory, Offerings } from '@slipway/proto/provider/v1'
 import type { Logger } from 'pino'
 import type { ProviderKind } from '../domain/provider/provider.js'
-import { databaseTime, inTransaction } from '../store/database.js'
+import { databaseTime, inTransaction, type Tx } from '../store/database.js'
 import {
   findMissingRequests,
   forgetUnseenOrphans,
@@ -11,6 +11,7 @@ import {
   recordVanishedRequests,
 } from '../store/inventory.js'
 import { replaceOfferings } from '../store/offerings.js'
+import { requireSession } from '../store/sessions.js'
 import { fromAddresses, fromHardware, fromPower, fromShape, parseOwnershipKey } from './convert.js'
 import type { GatewayDeps } from './deps.js'
 
@@ -24,6 +25,7 @@ interface Listing {
 /** What one session tells of the world as a whole. Its messages are taken in one after another. */
 export class Listings {
   readonly #deps: GatewayDeps
+  readonly #sessionId: string
   readonly #provider: { readonly id: string; readonly name: string; readonly kind: ProviderKind }
   readonly #log: Logger
   #listing: Listing | undefined
@@ -33,9 +35,11 @@ export class Listings {
 
   constructor(
     deps: GatewayDeps,
+    sessionId: string,
     provider: { readonly id: string; readonly name: string; readonly kind: ProviderKind },
   ) {
     this.#deps = deps
+    this.#sessionId = sessionId
     this.#provider = provider
     this.#log = deps.log.child({ component: 'listings', provider: provider.name })
   }
@@ -84,7 +88,7 @@ export class Listings {
       addresses: fromAddresses(machine.addresses),
     }))
     listing.externalIds.push(...seen.map((machine) => machine.externalId))
-    await inTransaction(this.#deps.db, async (tx) => {
+    await this.#store(async (tx) => {
       await recordStaticMachines(tx, this.#provider, seen, new Date())
       if (part.final && part.complete) await recordMissingMachines(tx, this.#provider, listing.externalIds, new Date())
     })
@@ -109,10 +113,10 @@ export class Listings {
       ]
     })
     const now = new Date()
-    const found = await inTransaction(this.#deps.db, (tx) => recordOwnedResources(tx, this.#provider, seen, now))
+    const found = await this.#store((tx) => recordOwnedResources(tx, this.#provider, seen, now))
     listing.requestIds.push(...found)
     if (!part.final || !part.complete) return
-    this.#missing = await inTransaction(this.#deps.db, async (tx) => {
+    this.#missing = await this.#store(async (tx) => {
       const missing = await findMissingRequests(tx, this.#provider, listing.requestIds, listing.startedAt)
       await recordVanishedRequests(
         tx,
@@ -148,6 +152,18 @@ export class Listings {
             },
           ],
     )
-    await inTransaction(this.#deps.db, (tx) => replaceOfferings(tx, this.#provider.id, offerings))
+    await this.#store((tx) => replaceOfferings(tx, this.#provider.id, offerings))
+  }
+
+  /** Nothing that a session tells is stored once it was ended. */
+  #store<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
+    return inTransaction(
+      this.#deps.db,
+      async (tx) => {
+        await requireSession(tx, this.#sessionId)
+        return work(tx)
+      },
+      'listing',
+    )
   }
 }

@@ -22,13 +22,14 @@ export async function recordHeartbeatFacts(
       resetsInMs: toMs(budget.resetsIn),
     })),
   }
-  await inTransaction(deps.db, (tx) => recordInstanceHealth(tx, sessionId, provider, said, new Date()))
+  await inTransaction(deps.db, (tx) => recordInstanceHealth(tx, sessionId, provider, said, new Date()), 'health')
   deps.wake.signal({ kind: 'change' })
 }
 
 /** Stores an instance's answer to a new configuration. */
 export async function recordConfigured(
   deps: GatewayDeps,
+  sessionId: string,
   provider: KnownProvider,
   configured: Configured,
 ): Promise<void> {
@@ -37,6 +38,6 @@ export async function recordConfigured(
     ok: configured.ok,
     failure: configured.failure === undefined ? undefined : fromFailure(configured.failure),
   }
-  await inTransaction(deps.db, (tx) => recordConfigurationAnswer(tx, provider, answer, new Date()))
+  await inTransaction(deps.db, (tx) => recordConfigurationAnswer(tx, sessionId, provider, answer, new Date()), 'health')
   deps.wake.signal({ kind: 'change' })
 }

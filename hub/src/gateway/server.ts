@@ -15,6 +15,7 @@ import { HealthImplementation } from 'grpc-health-check'
 import { HubError } from '../domain/error/errors.js'
 import { liveConfigVersion } from '../store/provider-facts.js'
 import { readProviderSecrets } from '../store/provider-secrets.js'
+import { findLostClaims } from '../store/sessions.js'
 import type { GatewayDeps } from './deps.js'
 import { Dispatcher } from './dispatcher.js'
 import { enroll, renew } from './enrolment.js'
@@ -147,18 +148,56 @@ function keepLooking(deps: GatewayDeps, registry: SessionRegistry, dispatcher: D
       deps.log.warn({ err: error, providerId }, 'cannot look at a provider now'),
     )
   }
+  const revokeLost = gathered(() => revokeLostClaims(deps, registry))
   const stops = [
     deps.wake.on('work', ({ providerId }) => dispatcher.request(providerId)),
     deps.wake.on('provider', ({ providerId }) => configure(providerId)),
+    deps.wake.on('claim', revokeLost),
   ]
   const timers = [
-    setInterval(() => dispatcher.request(...registry.providerIds()), deps.config.sweepMs),
+    setInterval(() => {
+      dispatcher.request(...registry.providerIds())
+      revokeLost()
+    }, deps.config.sweepMs),
     setInterval(() => registry.providerIds().forEach(configure), providerSweepMs),
   ]
   for (const timer of timers) timer.unref()
   return () => {
     for (const stop of stops) stop()
     for (const timer of timers) clearInterval(timer)
+  }
+}
+
+/** Runs one at a time; whatever asks meanwhile makes it run once more. */
+function gathered(work: () => Promise<void>): () => void {
+  let running = false
+  let again = false
+  const run = async (): Promise<void> => {
+    running = true
+    do {
+      again = false
+      await work()
+    } while (again)
+    running = false
+  }
+  return () => {
+    if (running) again = true
+    else void run()
+  }
+}
+
+/** Tells instances of claims that are over by the records: another instance has them, or a person ended them. */
+async function revokeLostClaims(deps: GatewayDeps, registry: SessionRegistry): Promise<void> {
+  try {
+    const believed = registry.all().flatMap((session) => session.claims())
+    for (const lost of await findLostClaims(deps.db, believed)) {
+      registry
+        .get(lost.sessionId)
+        ?.revoke(lost.itemId, lost.fence, 'the claim is over: the hub has given the item to another, or it was ended')
+    }
+  } catch (error) {
+    // The next look finds them; until then no report under their fences is stored.
+    deps.log.warn({ err: error }, 'cannot look for lost claims now')
   }
 }
 

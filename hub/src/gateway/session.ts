@@ -6,9 +6,11 @@ import {
   DrainSchema,
   NackReason,
   NackSchema,
+  RevokedSchema,
   ValidateSchema,
   type Heartbeat,
   type HubMessage,
+  type ItemRef,
   type MachineSpec,
   type ProviderMessage,
   type Release,
@@ -17,6 +19,7 @@ import {
 } from '@slipway/proto/provider/v1'
 import type { Capability, ProviderKind } from '../domain/provider/provider.js'
 import type { WorkEntry } from '../store/reports.js'
+import type { BelievedClaim } from '../store/sessions.js'
 import { fromReport, toMs } from './convert.js'
 import type { Outbox } from './outbox.js'
 import type { WorkLog } from './work-log.js'
@@ -65,7 +68,8 @@ export class ProviderSession {
   readonly #outbox: Outbox
   readonly #workLog: WorkLog
   readonly #hooks: SessionHooks
-  readonly #held = new Set<string>()
+  /** Claims by item id. */
+  readonly #held = new Map<string, { readonly ref: ItemRef; readonly fence: number }>()
   readonly #validations = new Map<string, (validated: Validated) => void>()
   #capacity = 0
   #draining = false
@@ -88,8 +92,22 @@ export class ProviderSession {
     return this.#draining ? 0 : Math.max(0, this.#capacity - this.#held.size)
   }
 
-  hold(itemId: string): void {
-    this.#held.add(itemId)
+  hold(ref: ItemRef, fence: number): void {
+    this.#held.set(ref.id, { ref, fence })
+  }
+
+  /** What it holds, as far as this replica knows. */
+  claims(): readonly BelievedClaim[] {
+    return [...this.#held].map(([itemId, { fence }]) => ({ sessionId: this.id, itemId, fence }))
+  }
+
+  /** Tells the instance that a claim is over, so that it stops before its next effect. A newer claim of the same item is left alone. */
+  revoke(itemId: string, fence: number, reason: string): void {
+    const claim = this.#held.get(itemId)
+    if (claim?.fence !== fence) return
+    this.#held.delete(itemId)
+    this.send({ case: 'revoked', value: create(RevokedSchema, { item: claim.ref, fence: BigInt(fence), reason }) })
+    this.#hooks.wantsWork()
   }
 
   send(body: HubMessage['body']): void {
@@ -191,6 +209,7 @@ export class ProviderSession {
         this.send({ case: 'ack', value: create(AckSchema, { sequence: report.sequence }) })
         return
       }
+      if (result.reason === 'STALE_FENCE' || result.reason === 'UNKNOWN_ITEM') this.#letGo(entry)
       this.send({
         case: 'nack',
         value: create(NackSchema, {
@@ -209,10 +228,16 @@ export class ProviderSession {
       release.outcome.case === 'settledGeneration'
         ? ({ kind: 'settled', generation: Number(release.outcome.value) } as const)
         : ({ kind: 'retry', afterMs: toMs(release.outcome.value) } as const)
-    void this.#workLog.submit(this.#entry(itemId, release.fence, body)).then(() => {
-      this.#held.delete(itemId)
+    const entry = this.#entry(itemId, release.fence, body)
+    void this.#workLog.submit(entry).then(() => {
+      this.#letGo(entry)
       this.#hooks.wantsWork()
     })
+  }
+
+  /** The item may be held anew by now, under a higher fence: then it stays. */
+  #letGo(entry: WorkEntry): void {
+    if (this.#held.get(entry.itemId)?.fence === entry.fence) this.#held.delete(entry.itemId)
   }
 
   #entry(itemId: string, fence: bigint, body: WorkEntry['body']): WorkEntry {

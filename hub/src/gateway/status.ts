@@ -3,13 +3,21 @@ import { anyPack } from '@bufbuild/protobuf/wkt'
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js'
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema, StatusSchema } from '@slipway/proto/google/rpc'
 import { HubError } from '../domain/error/errors.js'
+import { isConnectionLoss } from '../store/database.js'
 
-/** The answer for anything thrown: a {@link HubError} as it is, all else as INTERNAL with nothing of it in the answer. */
+function toHubError(thrown: unknown): HubError {
+  if (thrown instanceof HubError) return thrown
+  if (isConnectionLoss(thrown))
+    return new HubError('DATABASE_UNAVAILABLE', 'the database does not answer; try again', {
+      retryAfterMs: 1_000,
+      cause: thrown,
+    })
+  return new HubError('INTERNAL', 'the hub failed to handle the call; see its log', { cause: thrown })
+}
+
+/** The answer for anything thrown: a {@link HubError} as it is, a database out of reach as UNAVAILABLE, all else as INTERNAL with nothing of it in the answer. */
 export function toServiceError(thrown: unknown): ServiceError {
-  const error =
-    thrown instanceof HubError
-      ? thrown
-      : new HubError('INTERNAL', 'the hub failed to handle the call; see its log', { cause: thrown })
+  const error = toHubError(thrown)
   const code = status[error.status]
   const packed = (schema: DescMessage, message: MessageShape<DescMessage>) => anyPack(schema, message)
   const details = [

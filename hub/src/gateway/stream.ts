@@ -11,7 +11,7 @@ import {
 import type { Logger } from 'pino'
 import { HubError } from '../domain/error/errors.js'
 import { inTransaction } from '../store/database.js'
-import { endSession, setSessionCapacity } from '../store/sessions.js'
+import { endSession, SessionOver, setSessionCapacity } from '../store/sessions.js'
 import type { GatewayDeps } from './deps.js'
 import type { Dispatcher } from './dispatcher.js'
 import { openBy } from './handshake.js'
@@ -137,7 +137,7 @@ export class StreamHandler {
     for (const id of opened.supersededIds) registry.get(id)?.end('superseded by a newer stream of the same process')
     const session = this.#makeSession(opened.identity)
     session.configVersion = opened.configVersion
-    for (const id of opened.boundIds) session.hold(id)
+    for (const held of opened.bound) session.hold(held.ref, held.fence)
     if (this.#closed) return
     this.#session = session
     registry.add(session)
@@ -148,7 +148,7 @@ export class StreamHandler {
       }),
     )
     this.#log.info(
-      { instance: hello.instanceName, held: opened.boundIds.length, sdk: `${hello.sdkName} ${hello.sdkVersion}` },
+      { instance: hello.instanceName, held: opened.bound.length, sdk: `${hello.sdkName} ${hello.sdkVersion}` },
       'provider connected',
     )
     dispatcher.request(session.providerId)
@@ -157,9 +157,13 @@ export class StreamHandler {
   #makeSession(identity: ConstructorParameters<typeof ProviderSession>[0]): ProviderSession {
     const { deps, dispatcher, workLog, heartbeats } = this.#parts
     const provider = { id: identity.providerId, name: identity.providerName, kind: identity.kind }
-    const listings = new Listings(deps, provider)
+    const listings = new Listings(deps, identity.id, provider)
     const attempt = (what: string, work: Promise<void>) =>
-      void work.catch((error: unknown) => this.#log.warn({ err: error }, `cannot store ${what} now`))
+      void work.catch((error: unknown) => {
+        if (error instanceof SessionOver)
+          this.fail(new HubError('DRAINING', 'the lease of this session is over; connect again with what is held'))
+        else this.#log.warn({ err: error }, `cannot store ${what} now`)
+      })
     return new ProviderSession(identity, this.#outbox, workLog, {
       wantsWork: () => dispatcher.request(identity.providerId),
       capacityChanged: (capacity) => attempt('capacity', setSessionCapacity(deps.db, identity.id, capacity)),
@@ -180,7 +184,7 @@ export class StreamHandler {
         if (body.case === 'inventory') listings.inventory(body.value)
         else if (body.case === 'offerings') listings.offerings(body.value)
         else if (body.case === 'configured')
-          attempt('the answer to a configuration', recordConfigured(deps, provider, body.value))
+          attempt('the answer to a configuration', recordConfigured(deps, identity.id, provider, body.value))
       },
       violation: (message) => this.fail(new HubError('PROTOCOL_VIOLATION', message)),
       end: (message) => this.fail(new HubError('DRAINING', message)),
@@ -202,7 +206,7 @@ export class StreamHandler {
     try {
       // What was said before goodbye is stored before goodbye is.
       await this.#parts.workLog.idle()
-      await inTransaction(deps.db, (tx) => endSession(tx, session.id, 'closed by the instance'))
+      await inTransaction(deps.db, (tx) => endSession(tx, session.id, 'closed by the instance'), 'session-end')
       deps.wake.signal({ kind: 'work', providerId: session.providerId })
       this.#log.info('provider disconnected')
     } catch (error) {

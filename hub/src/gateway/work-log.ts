@@ -63,12 +63,15 @@ export class WorkLog {
   /** Applies a batch; returns what has to be tried again. */
   async #apply(batch: readonly Pending[]): Promise<readonly Pending[]> {
     try {
-      const applied = await inTransaction(this.#db, (tx) =>
-        applyWorkEntries(
-          tx,
-          batch.map((pending) => pending.entry),
-          new Date(),
-        ),
+      const applied = await inTransaction(
+        this.#db,
+        (tx) =>
+          applyWorkEntries(
+            tx,
+            batch.map((pending) => pending.entry),
+            new Date(),
+          ),
+        'report',
       )
       this.#wake.signal(...applied.wake)
       batch.forEach((pending, index) => {

@@ -1,5 +1,7 @@
+import { isConnectionLoss } from '../store/database.js'
 import { databaseNow } from '../store/host-reconcile.js'
 import { nextDueInMs, takeDueHosts } from '../store/host-schedule.js'
+import { startController, type Turn } from './controller.js'
 import type { ReconcilerDeps } from './deps.js'
 import { reconcileHosts } from './host/batch.js'
 import { startLoop } from './loop.js'
@@ -23,7 +25,7 @@ export interface Reconciler {
 /** Keeps hosts moving: on a wake-up, when one is due, and every `sweepMs` at the latest. Any number of replicas may run it on one database. */
 export function startReconciler(deps: ReconcilerDeps): Reconciler {
   const hosts = startLoop(deps.log, 'reconciling hosts', makeHostRound(deps))
-  const sweeps = startLoop(deps.log, 'a sweep', makeSweepRound(deps))
+  const sweeps = startController(deps, { name: 'sweep', leaseMs: deps.config.leaseMs / 2, round: makeSweepRound(deps) })
   const unlisten = deps.wake.on('host', () => {
     hosts.wake()
   })
@@ -38,7 +40,7 @@ export function startReconciler(deps: ReconcilerDeps): Reconciler {
 function makeHostRound(deps: ReconcilerDeps): () => Promise<number> {
   const { db, config } = deps
   let graceUntil: Date | undefined
-  return async () => {
+  const round = async () => {
     graceUntil ??= new Date((await databaseNow(db)).getTime() + (config.startGraceMs ?? defaultStartGraceMs))
     const taken = await takeDueHosts(db, batchSize, holdMs)
     if (taken.length > 0) {
@@ -48,14 +50,28 @@ function makeHostRound(deps: ReconcilerDeps): () => Promise<number> {
     const dueInMs = await nextDueInMs(db)
     return Math.max(shortestRestMs, Math.min(config.sweepMs, dueInMs ?? config.sweepMs))
   }
+  return async () => {
+    try {
+      return await round()
+    } catch (error) {
+      // While the database was away nobody could report: that is not held against anyone either.
+      if (isConnectionLoss(error)) graceUntil = undefined
+      throw error
+    }
+  }
 }
 
-function makeSweepRound(deps: ReconcilerDeps): () => Promise<number> {
+/**
+ * Sessions are ended by the one controller that has watched them for long enough that each live one must have been extended meanwhile. Its own lease is half of theirs:
+ * a database that was away, or a replica that was paused, for so long that sessions could run out has cost the controller its lease too, and it watches anew.
+ */
+function makeSweepRound(deps: ReconcilerDeps): (turn: Turn) => Promise<number> {
+  const watchMs = deps.config.leaseMs / 2
   let rounds = 0
-  return async () => {
-    await sweepSessions(deps)
-    if (rounds++ % stuckEverySweeps === 0) await sweepStuck(deps)
-    // Replicas that were started together do not sweep together.
-    return deps.config.sweepMs * (0.75 + Math.random() / 2)
+  return async (turn) => {
+    if (turn.lease.heldMs < watchMs) return watchMs - turn.lease.heldMs
+    await sweepSessions(deps, turn)
+    if (rounds++ % stuckEverySweeps === 0) await sweepStuck(deps, turn)
+    return deps.config.sweepMs
   }
 }

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely'
 import pg from 'pg'
+import { failpoint, PlantedFault, type TransactionPoint } from '../observe/failpoint.js'
 import type { Tables } from './tables.js'
 
 /** Anything that statements run on: the pool, or one transaction. */
@@ -26,6 +27,7 @@ export function violatedConstraint(thrown: unknown): string | undefined {
 
 /** Whether the database could not be reached, or went away in the middle. What was under way may or may not be committed. */
 export function isConnectionLoss(thrown: unknown): boolean {
+  if (thrown instanceof PlantedFault) return true
   const state = sqlState(thrown)
   // Class 08: connection; 57P01 to 57P03: shutting down, crashed, starting; 53300: no more connections.
   if (state !== undefined) return state.startsWith('08') || /^57P0[123]$/.test(state) || state === '53300'
@@ -41,6 +43,8 @@ export interface DatabaseOptions {
   readonly connectionString: string
   /** Connections at most. Default 10. */
   readonly poolSize?: number
+  /** PostgreSQL ends a transaction that stands still for this long, in ms. Default 30,000. */
+  readonly idleInTransactionMs?: number
   /** Called for errors of idle connections; they are replaced by themselves. */
   readonly onIdleError?: (error: Error) => void
 }
@@ -51,8 +55,8 @@ export function openDatabase(options: DatabaseOptions): Db {
     connectionString: options.connectionString,
     max: options.poolSize ?? 10,
     connectionTimeoutMillis: 10_000,
-    // A transaction that is left open holds every later change back from all watchers: end it.
-    idle_in_transaction_session_timeout: 30_000,
+    // A transaction that is left open holds its rows, and every later change back from all watchers: end it.
+    idle_in_transaction_session_timeout: options.idleInTransactionMs ?? 30_000,
     statement_timeout: 60_000,
     application_name: 'slipway-hub',
   })
@@ -63,11 +67,19 @@ export function openDatabase(options: DatabaseOptions): Db {
 /**
  * Runs `work` in a READ COMMITTED transaction, again where PostgreSQL asks for it (serialization failure, deadlock). So `work` must have no
  * effect but its statements.
+ *
+ * @param point what it is for, as a place for planted faults on either side of the commit.
  */
-export async function inTransaction<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
+export async function inTransaction<T>(db: Db, work: (tx: Tx) => Promise<T>, point?: TransactionPoint): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await db.transaction().execute(work)
+      const result = await db.transaction().execute(async (tx) => {
+        const done = await work(tx)
+        if (point !== undefined) await failpoint(`hub.${point}.before-commit`)
+        return done
+      })
+      if (point !== undefined) await failpoint(`hub.${point}.after-commit`)
+      return result
     } catch (error) {
       if (attempt >= maxTries || !retryStates.has(sqlState(error) ?? '')) throw error
       await sleep(Math.random() * 2 ** attempt * 5)

@@ -21,31 +21,37 @@ export async function once(
   key: IdempotencyKey | undefined,
   work: (tx: Tx) => Promise<Uint8Array>,
 ): Promise<{ readonly answer: Uint8Array; readonly repeated: boolean }> {
-  if (key === undefined) return { answer: await inTransaction(db, work), repeated: false }
-  return inTransaction(db, async (tx) => {
-    // Whoever asks with the same key at the same time waits here for the first to be done.
-    await sql`select pg_advisory_xact_lock(hashtextextended(${`${key.scope} ${key.key}`}, 0))`.execute(tx)
-    const stored = await tx
-      .selectFrom('idempotency_keys')
-      .select(['request_hash', 'response'])
-      .where('scope', '=', key.scope)
-      .where('key', '=', key.key)
-      .executeTakeFirst()
-    if (stored !== undefined) {
-      if (stored.request_hash.equals(key.requestHash)) return { answer: stored.response, repeated: true }
-      throw new HubError(
-        'IDEMPOTENCY_KEY_REUSED',
-        `request_id «${key.key}» was used before, with another request; choose a new one`,
-        {
-          violations: [{ field: 'request_id', description: 'was used before, with another request; choose a new one' }],
-        },
-      )
-    }
-    const answer = await work(tx)
-    await tx
-      .insertInto('idempotency_keys')
-      .values({ scope: key.scope, key: key.key, request_hash: key.requestHash, response: Buffer.from(answer) })
-      .execute()
-    return { answer, repeated: false }
-  })
+  if (key === undefined) return { answer: await inTransaction(db, work, 'order'), repeated: false }
+  return inTransaction(
+    db,
+    async (tx) => {
+      // Whoever asks with the same key at the same time waits here for the first to be done.
+      await sql`select pg_advisory_xact_lock(hashtextextended(${`${key.scope} ${key.key}`}, 0))`.execute(tx)
+      const stored = await tx
+        .selectFrom('idempotency_keys')
+        .select(['request_hash', 'response'])
+        .where('scope', '=', key.scope)
+        .where('key', '=', key.key)
+        .executeTakeFirst()
+      if (stored !== undefined) {
+        if (stored.request_hash.equals(key.requestHash)) return { answer: stored.response, repeated: true }
+        throw new HubError(
+          'IDEMPOTENCY_KEY_REUSED',
+          `request_id «${key.key}» was used before, with another request; choose a new one`,
+          {
+            violations: [
+              { field: 'request_id', description: 'was used before, with another request; choose a new one' },
+            ],
+          },
+        )
+      }
+      const answer = await work(tx)
+      await tx
+        .insertInto('idempotency_keys')
+        .values({ scope: key.scope, key: key.key, request_hash: key.requestHash, response: Buffer.from(answer) })
+        .execute()
+      return { answer, repeated: false }
+    },
+    'order',
+  )
 }

@@ -3,7 +3,7 @@ import type { Health } from '../domain/provider/provider.js'
 import { mergeConditions, nextLastError } from '../domain/request/apply-report.js'
 import type { Db, Tx } from './database.js'
 import { appendEvents } from './events.js'
-import { recordHealth } from './sessions.js'
+import { recordHealth, requireSession } from './sessions.js'
 
 // What instances say of their provider as a whole.
 
@@ -27,6 +27,7 @@ export async function recordInstanceHealth(
   said: HealthSaid,
   now: Date,
 ): Promise<void> {
+  await requireSession(tx, sessionId)
   const recorded = await recordHealth(tx, {
     sessionId,
     providerId: provider.id,
@@ -71,6 +72,7 @@ async function keepError(tx: Tx, provider: KnownProvider, failure: Failure, now:
 /** Stores an instance's answer to a new configuration. */
 export async function recordConfigurationAnswer(
   tx: Tx,
+  sessionId: string,
   provider: KnownProvider,
   answer: { readonly version: number; readonly ok: boolean; readonly failure: Failure | undefined },
   now: Date,
@@ -78,6 +80,7 @@ export async function recordConfigurationAnswer(
   const message = answer.ok
     ? `Version ${answer.version} is in use`
     : `Version ${answer.version} was refused: ${answer.failure?.message ?? 'no reason given'}`
+  await requireSession(tx, sessionId)
   const row = await tx
     .selectFrom('providers')
     .select('conditions')

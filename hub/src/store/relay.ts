@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import type { Logger } from 'pino'
+import { failpoint } from '../observe/failpoint.js'
 import type { Wake, WakeTopic } from './wake.js'
 
 const channel = 'slipway_wake'
@@ -25,8 +26,9 @@ export function startRelay(connectionString: string, wake: Wake, replica: string
     pending.clear()
     if (client === undefined || topics.length === 0) return
     const payload = JSON.stringify({ from: replica, topics: topics.slice(0, 100) })
-    client
-      .query('select pg_notify($1, $2)', [channel, payload])
+    const listener = client
+    failpoint('hub.wake.before-notify')
+      .then(() => listener.query('select pg_notify($1, $2)', [channel, payload]))
       .catch((error: unknown) => log.debug({ err: error }, 'a wake-up was lost'))
   }
   wake.attachRelay((topic) => {
@@ -46,6 +48,7 @@ export function startRelay(connectionString: string, wake: Wake, replica: string
     client = next
     // Whatever was signalled while nobody listened.
     wake.signalLocally({ kind: 'host' })
+    wake.signalLocally({ kind: 'claim' })
     wake.signalLocally({ kind: 'change' })
     await broken
     client = undefined
@@ -84,7 +87,7 @@ function receive(payload: string, wake: Wake, replica: string): void {
   if (message.from === replica || !Array.isArray(message.topics)) return
   for (const text of message.topics as unknown[]) {
     const [kind, providerId = ''] = String(text).split(':')
-    if (kind === 'host' || kind === 'change') wake.signalLocally({ kind })
+    if (kind === 'host' || kind === 'change' || kind === 'claim') wake.signalLocally({ kind })
     else if (kind === 'work' || kind === 'provider') wake.signalLocally({ kind, providerId })
   }
 }

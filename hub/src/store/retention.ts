@@ -1,5 +1,5 @@
 import { sql } from 'kysely'
-import { inTransaction, type Db } from './database.js'
+import type { Tx } from './database.js'
 
 const batch = 10_000
 
@@ -11,21 +11,26 @@ export interface Retention {
   readonly idempotencyKeysMs: number
 }
 
+/** Runs something in a transaction. */
+export type Write = <T>(work: (tx: Tx) => Promise<T>) => Promise<T>
+
 /** Trims what is older than it need be, in batches, and moves the horizon in the same transaction. Returns how many rows went. */
-export async function trim(db: Db, retention: Retention): Promise<number> {
+export async function trim(write: Write, retention: Retention): Promise<number> {
   let total = 0
-  total += await trimLog(db, 'changes', retention.changesMs)
-  total += await trimLog(db, 'events', retention.eventsMs)
-  const keys = await sql`
-    delete from idempotency_keys where created_at < clock_timestamp() - ${retention.idempotencyKeysMs} * interval '1 millisecond'
-  `.execute(db)
+  total += await trimLog(write, 'changes', retention.changesMs)
+  total += await trimLog(write, 'events', retention.eventsMs)
+  const keys = await write((tx) =>
+    sql`
+      delete from idempotency_keys where created_at < clock_timestamp() - ${retention.idempotencyKeysMs} * interval '1 millisecond'
+    `.execute(tx),
+  )
   return total + Number(keys.numAffectedRows ?? 0n)
 }
 
-async function trimLog(db: Db, table: 'changes' | 'events', olderThanMs: number): Promise<number> {
+async function trimLog(write: Write, table: 'changes' | 'events', olderThanMs: number): Promise<number> {
   let total = 0
   for (;;) {
-    const gone = await inTransaction(db, async (tx) => {
+    const gone = await write(async (tx) => {
       const deleted = await sql<{ count: number; xid: string | null; id: number | null }>`
         with old as (
           select xid, id from ${sql.table(table)}

@@ -19,14 +19,17 @@ export async function endExpiredSessions(tx: Tx): Promise<number> {
   return result.rows.length
 }
 
-/** Frees what ended sessions still hold: it is due for whoever comes next. Returns the providers that have work again. */
+/**
+ * Frees what ended sessions still hold: it is due for whoever comes next. A session that has only run out keeps what it holds until it is ended, so that it can
+ * still be extended. Returns the providers that have work again.
+ */
 export async function freeHeldItems(tx: Tx): Promise<readonly string[]> {
   const result = await sql<{ providerId: string }>`
     with lost as (
       select w.provider_id, w.id
       from work_items w
       join sessions s on s.id = w.session_id
-      where w.session_id is not null and (s.ended_at is not null or s.expires_at <= clock_timestamp())
+      where w.session_id is not null and s.ended_at is not null
       order by w.provider_id, w.id
       for update of w skip locked
     )

@@ -121,7 +121,12 @@ export async function introduceProvider(
   return before
 }
 
-/** Extends sessions, and with them every lease that hangs on them. Returns those that were extended: the others are over. */
+/**
+ * Extends sessions, and with them every lease that hangs on them. A session is over once it was ended, and not by time alone: while the database was away nobody
+ * could extend one, and nobody could take over what it holds.
+ *
+ * @returns those that were extended: the others are over.
+ */
 export async function extendSessions(
   db: Db,
   sessionIds: readonly string[],
@@ -130,7 +135,7 @@ export async function extendSessions(
   const result = await sql<{ id: string }>`
     update sessions
     set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ${leaseMs} * interval '1 millisecond'
-    where id = any(${[...sessionIds]}::uuid[]) and ended_at is null and expires_at > clock_timestamp()
+    where id = any(${[...sessionIds]}::uuid[]) and ended_at is null
     returning id
   `.execute(db)
   return new Set(result.rows.map((row) => row.id))
@@ -151,9 +156,47 @@ export async function endSession(tx: Tx, sessionId: string, reason: string): Pro
     .execute()
 }
 
+/** The session was ended, here or by another replica: what its instance said over it is not to be stored any more. */
+export class SessionOver extends Error {
+  override readonly name = 'SessionOver'
+}
+
+/**
+ * The fence of all that a session says of its provider as a whole. Call it first in the transaction that stores it: a replica that was paused until its sessions
+ * were ended then stores nothing when it wakes up.
+ *
+ * @throws SessionOver
+ */
+export async function requireSession(tx: Tx, sessionId: string): Promise<void> {
+  const live = await sql`select 1 from sessions where id = ${sessionId} and ended_at is null for key share`.execute(tx)
+  if (live.rows.length === 0) throw new SessionOver(`session ${sessionId} is over`)
+}
+
 /** Stores how many items a session takes. */
 export async function setSessionCapacity(db: Db, sessionId: string, capacity: number): Promise<void> {
-  await db.updateTable('sessions').set({ capacity }).where('id', '=', sessionId).execute()
+  await db.updateTable('sessions').set({ capacity }).where('id', '=', sessionId).where('ended_at', 'is', null).execute()
+}
+
+/** A claim as a replica believes to hold it for one of its sessions. */
+export interface BelievedClaim {
+  readonly sessionId: string
+  readonly itemId: string
+  readonly fence: number
+}
+
+/** Of the claims that a replica believes in, those that are not so any more: freed, claimed by others under a higher fence, or gone. */
+export async function findLostClaims(db: Db, believed: readonly BelievedClaim[]): Promise<BelievedClaim[]> {
+  if (believed.length === 0) return []
+  const result = await sql<BelievedClaim>`
+    select believed.session_id as "sessionId", believed.id as "itemId", believed.fence
+    from unnest(
+      ${believed.map((claim) => claim.sessionId)}::uuid[], ${believed.map((claim) => claim.itemId)}::uuid[],
+      ${believed.map((claim) => claim.fence)}::bigint[]
+    ) as believed (session_id, id, fence)
+    left join work_items on work_items.id = believed.id
+    where work_items.session_id is distinct from believed.session_id or work_items.fence <> believed.fence
+  `.execute(db)
+  return result.rows
 }
 
 export interface HealthReport {
@@ -173,6 +216,7 @@ export async function recordHealth(
     .updateTable('sessions')
     .set({ health: report.health, health_message: report.message, budgets: JSON.stringify(report.budgets) })
     .where('id', '=', report.sessionId)
+    .where('ended_at', 'is', null)
     .execute()
   const provider = await tx
     .selectFrom('providers')

@@ -9,6 +9,8 @@ export type WakeTopic =
   | { readonly kind: 'work'; readonly providerId: string }
   /** A provider's configuration, credentials or certificates have changed. */
   | { readonly kind: 'provider'; readonly providerId: string }
+  /** Claims were taken from their holders. */
+  | { readonly kind: 'claim' }
   /** A host is due for the reconciler. */
   | { readonly kind: 'host' }
   /** Something was committed that watchers may want. */

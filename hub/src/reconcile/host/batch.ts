@@ -46,19 +46,23 @@ export async function reconcileHosts(
 }
 
 async function reconcileTogether(deps: ReconcilerDeps, taken: readonly TakenHost[], graceUntil: Date): Promise<void> {
-  const wake = await inTransaction(deps.db, async (tx) => {
-    const { hosts, changed } = await lockHosts(tx, taken, graceUntil)
-    const done = await executeAll(deps, tx, hosts)
-    const looks = new Map<string, number>([
-      ...done.looks,
-      ...changed.map((host): [string, number] => [host.hostId, changedPauseMs]),
-    ])
-    await finishHosts(
-      tx,
-      taken.map((host) => ({ ...host, inMs: looks.get(host.hostId) ?? null })),
-    )
-    return done.wake
-  })
+  const wake = await inTransaction(
+    deps.db,
+    async (tx) => {
+      const { hosts, changed } = await lockHosts(tx, taken, graceUntil)
+      const done = await executeAll(deps, tx, hosts)
+      const looks = new Map<string, number>([
+        ...done.looks,
+        ...changed.map((host): [string, number] => [host.hostId, changedPauseMs]),
+      ])
+      await finishHosts(
+        tx,
+        taken.map((host) => ({ ...host, inMs: looks.get(host.hostId) ?? null })),
+      )
+      return done.wake
+    },
+    'reconcile',
+  )
   deps.wake.signal(...wake)
 }
 
