@@ -13,29 +13,18 @@ import {
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf'
 import { HealthImplementation } from 'grpc-health-check'
 import { HubError } from '../domain/error/errors.js'
-import { liveConfigVersion } from '../store/provider-facts.js'
-import { readProviderSecrets } from '../store/provider-secrets.js'
-import { findLostClaims } from '../store/sessions.js'
 import type { GatewayDeps } from './deps.js'
-import { Dispatcher } from './dispatcher.js'
 import { enroll, renew } from './enrolment.js'
 import { serviceDefinition } from './grpc-adapter.js'
-import { Heartbeats } from './heartbeats.js'
 import { listen, type Listener } from './listener.js'
-import { validateLive, type LiveVerdict } from './live-validator.js'
+import type { LiveVerdict } from './live-validator.js'
 import type { SessionStream } from './outbox.js'
 import { identifyPeer } from './peer.js'
 import { addReflection } from './reflection.js'
-import { SessionRegistry } from './registry.js'
+import { SessionHost } from './session-host.js'
 import { toServiceError } from './status.js'
-import { StreamHandler, type StreamParts } from './stream.js'
-import { WorkLog } from './work-log.js'
 
 export type { GatewayConfig, GatewayDeps } from './deps.js'
-
-const pollMs = 20
-/** Missed wake-ups about configuration and revocation are made up for this often. */
-const providerSweepMs = 10_000
 
 export interface Gateway {
   readonly host: string
@@ -51,17 +40,7 @@ export interface Gateway {
 /** Serves providers: enrolment, renewal and sessions, with health and reflection. */
 export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   const log = deps.log.child({ component: 'gateway' })
-  const registry = new SessionRegistry()
-  const dispatcher = new Dispatcher(deps, registry)
-  const workLog = new WorkLog(deps.db, deps.wake, log)
-  const heartbeats = new Heartbeats({
-    db: deps.db,
-    leaseMs: deps.config.leaseMs,
-    log,
-    onLost: (id) => registry.get(id)?.end('the lease of this session is over; connect again with what is held'),
-  })
-  let draining = false
-  const parts: StreamParts = { deps, registry, dispatcher, workLog, heartbeats, isDraining: () => draining }
+  const sessions = new SessionHost(deps)
   const server = new Server({
     'grpc.max_receive_message_length': deps.config.maxMessageBytes,
     'grpc.max_concurrent_streams': 32,
@@ -72,33 +51,28 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   const health = new HealthImplementation({ '': 'SERVING', [ProviderService.typeName]: 'SERVING' })
   health.addToServer(server)
   addReflection(server, [ProviderService])
-  server.addService(serviceDefinition(ProviderService), implementation(deps, parts))
+  server.addService(serviceDefinition(ProviderService), implementation(deps, sessions))
   const listener = await listen(
     server,
     deps.authority,
     { host: deps.config.gatewayHost, port: deps.config.gatewayPort, names: deps.config.gatewayNames },
     log,
   )
-  const stopTimers = keepLooking(deps, registry, dispatcher)
   log.info({ host: listener.host, port: listener.port }, 'gateway listens')
   return {
     host: listener.host,
     port: listener.port,
-    validate: (providerId, spec, deadlineMs) => validateLive(registry, providerId, spec, deadlineMs),
-    sessionCount: () => registry.all().length,
+    validate: (providerId, spec, deadlineMs) => sessions.validate(providerId, spec, deadlineMs),
+    sessionCount: () => sessions.count,
     drain: async (deadlineMs) => {
-      draining = true
       health.setStatus('', 'NOT_SERVING')
       health.setStatus(ProviderService.typeName, 'NOT_SERVING')
-      stopTimers()
-      await dispatcher.stop()
-      for (const session of registry.all()) session.drain('this replica is shutting down', deadlineMs)
-      await closeAll({ server, listener, registry, heartbeats, workLog }, deadlineMs)
+      await closeAll(server, listener, sessions, deadlineMs)
     },
   }
 }
 
-function implementation(deps: GatewayDeps, parts: StreamParts) {
+function implementation(deps: GatewayDeps, sessions: SessionHost) {
   const validator = createValidator()
   const check = <Schema extends DescMessage>(schema: Schema, message: MessageShape<Schema>): void => {
     const checked = validator.validate(schema, message)
@@ -137,104 +111,14 @@ function implementation(deps: GatewayDeps, parts: StreamParts) {
         const peer = await identifyPeer(call, deps)
         return renew(call.request, peer, call.getPeer(), deps)
       }, callback),
-    session: (stream: SessionStream) => new StreamHandler(stream, parts).start(),
+    session: (stream: SessionStream) => sessions.accept(stream),
   }
 }
 
-/** Looks for work, and for changed configurations, when woken and from time to time without. */
-function keepLooking(deps: GatewayDeps, registry: SessionRegistry, dispatcher: Dispatcher): () => void {
-  const configure = (providerId: string): void => {
-    refreshProvider(deps, registry, providerId).catch((error: unknown) =>
-      deps.log.warn({ err: error, providerId }, 'cannot look at a provider now'),
-    )
-  }
-  const revokeLost = gathered(() => revokeLostClaims(deps, registry))
-  const stops = [
-    deps.wake.on('work', ({ providerId }) => dispatcher.request(providerId)),
-    deps.wake.on('provider', ({ providerId }) => configure(providerId)),
-    deps.wake.on('claim', revokeLost),
-  ]
-  const timers = [
-    setInterval(() => {
-      dispatcher.request(...registry.providerIds())
-      revokeLost()
-    }, deps.config.sweepMs),
-    setInterval(() => registry.providerIds().forEach(configure), providerSweepMs),
-  ]
-  for (const timer of timers) timer.unref()
-  return () => {
-    for (const stop of stops) stop()
-    for (const timer of timers) clearInterval(timer)
-  }
-}
-
-/** Runs one at a time; whatever asks meanwhile makes it run once more. */
-function gathered(work: () => Promise<void>): () => void {
-  let running = false
-  let again = false
-  const run = async (): Promise<void> => {
-    running = true
-    do {
-      again = false
-      await work()
-    } while (again)
-    running = false
-  }
-  return () => {
-    if (running) again = true
-    else void run()
-  }
-}
-
-/** Tells instances of claims that are over by the records: another instance has them, or a person ended them. */
-async function revokeLostClaims(deps: GatewayDeps, registry: SessionRegistry): Promise<void> {
-  try {
-    const believed = registry.all().flatMap((session) => session.claims())
-    for (const lost of await findLostClaims(deps.db, believed)) {
-      registry
-        .get(lost.sessionId)
-        ?.revoke(lost.itemId, lost.fence, 'the claim is over: the hub has given the item to another, or it was ended')
-    }
-  } catch (error) {
-    // The next look finds them; until then no report under their fences is stored.
-    deps.log.warn({ err: error }, 'cannot look for lost claims now')
-  }
-}
-
-/** Brings a changed configuration to a provider's sessions, and ends those of one that was deleted. */
-async function refreshProvider(deps: GatewayDeps, registry: SessionRegistry, providerId: string): Promise<void> {
-  const sessions = registry.ofProvider(providerId)
-  if (sessions.length === 0) return
-  const version = await liveConfigVersion(deps.db, providerId)
-  if (version === undefined) {
-    for (const session of sessions)
-      session.fail(new HubError('PROVIDER_DELETED', 'the provider was deleted; stop this instance'))
-    return
-  }
-  const behind = sessions.filter((session) => session.configVersion < version)
-  if (behind.length === 0) return
-  const message = await readProviderSecrets(deps.db, deps.keyring, providerId)
-  for (const session of behind) session.configure(message)
-}
-
-interface Closing {
-  readonly server: Server
-  readonly listener: Listener
-  readonly registry: SessionRegistry
-  readonly heartbeats: Heartbeats
-  readonly workLog: WorkLog
-}
-
-/** Waits until the instances have moved, then closes; at the deadline it closes all the same. */
-async function closeAll(closing: Closing, deadlineMs: number): Promise<void> {
-  const deadline = performance.now() + deadlineMs
-  while (closing.registry.all().length > 0 && performance.now() < deadline) {
-    await new Promise((resolve) => setTimeout(resolve, pollMs))
-  }
-  await closing.workLog.idle()
-  await closing.heartbeats.flush()
-  closing.heartbeats.stop()
-  const closed = closing.listener.close()
-  closing.server.forceShutdown()
+/** Moves the instances to other replicas, then closes; at the deadline it closes all the same. */
+async function closeAll(server: Server, listener: Listener, sessions: SessionHost, deadlineMs: number): Promise<void> {
+  await sessions.drain(deadlineMs)
+  const closed = listener.close()
+  server.forceShutdown()
   await closed
 }

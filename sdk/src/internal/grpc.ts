@@ -1,5 +1,6 @@
 import { fromBinary, toBinary, type DescMessage, type DescMethod, type MessageShape } from '@bufbuild/protobuf'
 import { Client, credentials, Metadata, type ClientDuplexStream } from '@grpc/grpc-js'
+import { ProviderService, type SessionRequest, type SessionResponse } from '@slipway/proto/provider/v1'
 import { FinalError } from './rpc-error.js'
 
 /** Every hub certificate carries this name, so that any replica's address will do while its authority is pinned. */
@@ -74,6 +75,18 @@ export function openClient(options: ConnectOptions): Client {
     'grpc.enable_retries': 0,
     'grpc.enable_http_proxy': 0,
   })
+}
+
+/** A connection with the one session stream on it. */
+export interface Dialed {
+  readonly client: Pick<Client, 'close'>
+  readonly stream: ClientDuplexStream<SessionRequest, SessionResponse>
+}
+
+/** Opens a connection of its own, and a session on it. Nothing is awaited: what goes wrong is told by the stream. */
+export function dialSession(options: ConnectOptions): Dialed & { readonly client: Client } {
+  const client = openClient(options)
+  return { client, stream: openStream(client, ProviderService.method.session) }
 }
 
 /** One unary call. @throws grpc-js's ServiceError. */

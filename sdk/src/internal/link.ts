@@ -1,16 +1,15 @@
 import { create, toBinary, type MessageInitShape } from '@bufbuild/protobuf'
 import { createValidator } from '@bufbuild/protovalidate'
-import type { Client, ClientDuplexStream } from '@grpc/grpc-js'
+import type { ClientDuplexStream } from '@grpc/grpc-js'
 import {
   ProviderMessageSchema,
-  ProviderService,
   SessionRequestSchema,
   type HubMessage,
   type ProviderMessage,
   type SessionRequest,
   type SessionResponse,
 } from '@slipway/proto/provider/v1'
-import { maxFrameBytes, openStream } from './grpc.js'
+import { maxFrameBytes, type Dialed } from './grpc.js'
 import { rpcFailure, type RpcFailure } from './rpc-error.js'
 import { deferred } from './timing.js'
 
@@ -31,7 +30,7 @@ const closeGraceMs = 2_000
 
 /** One stream on a connection of its own. It gathers what is said in one tick into one frame, and stops writing while the peer does not read. */
 export class Link {
-  readonly client: Client
+  readonly client: Dialed['client']
   /** Fulfilled when the stream is over, with why; never rejected. */
   readonly closed: Promise<RpcFailure>
   readonly #stream: ClientDuplexStream<SessionRequest, SessionResponse>
@@ -42,10 +41,10 @@ export class Link {
   #blocked = false
   #over = false
 
-  constructor(client: Client, onMessage: (message: HubMessage, link: Link) => void) {
-    this.client = client
+  constructor(dialed: Dialed, onMessage: (message: HubMessage, link: Link) => void) {
+    this.client = dialed.client
     this.closed = this.#closed.promise
-    this.#stream = openStream(client, ProviderService.method.session)
+    this.#stream = dialed.stream
     this.#stream.on('data', (frame: SessionResponse) => {
       for (const message of frame.messages) onMessage(message, this)
     })

@@ -3,7 +3,7 @@ import { durationMs } from '@bufbuild/protobuf/wkt'
 import type { Client } from '@grpc/grpc-js'
 import type { HeartbeatSchema, HelloSchema, HubMessage, Welcome } from '@slipway/proto/provider/v1'
 import type { Logger } from 'pino'
-import { openClient, type GatewayAddress } from './grpc.js'
+import { dialSession, type ConnectOptions, type Dialed, type GatewayAddress } from './grpc.js'
 import type { Identity } from './identity.js'
 import { Lease } from './lease.js'
 import { Link, type ProviderMessageBody } from './link.js'
@@ -41,6 +41,8 @@ export interface SessionOptions {
   readonly identity: () => Identity
   readonly handlers: SessionHandlers
   readonly log: Logger
+  /** Opens a connection and its stream. Default: over the network. */
+  readonly dial?: (options: ConnectOptions) => Dialed
 }
 
 const welcomeDeadlineMs = 20_000
@@ -103,7 +105,7 @@ export class Session {
 
   /** The connection in use, for unary calls; undefined while there is none. */
   get client(): Client | undefined {
-    return this.#current?.link.open === true ? this.#current.link.client : undefined
+    return this.#current?.link.open === true ? (this.#current.link.client as Client) : undefined
   }
 
   /** Which stream is in use, counted from 1; 0 while there is none. What is said in parts must be said over one. */
@@ -174,8 +176,9 @@ export class Session {
         `the certificate of ${identity.provider} expired at ${new Date(identity.notAfterMs).toISOString()}; enrol again with a new join token`,
       )
     }
-    const client = openClient({ gateway, caPems: identity.caPems, client: identity, keepaliveMs: this.#keepaliveMs })
-    const link = new Link(client, (message) => this.#onMessage(opening, message))
+    const dial = this.#options.dial ?? dialSession
+    const dialed = dial({ gateway, caPems: identity.caPems, client: identity, keepaliveMs: this.#keepaliveMs })
+    const link = new Link(dialed, (message) => this.#onMessage(opening, message))
     const opening: Opening = {
       link,
       helloAtMs: monotonicMs(),

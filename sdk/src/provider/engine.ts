@@ -14,7 +14,7 @@ import type {
   Welcome,
 } from '@slipway/proto/provider/v1'
 import type { Logger } from 'pino'
-import type { GatewayAddress } from '../internal/grpc.js'
+import type { ConnectOptions, Dialed, GatewayAddress } from '../internal/grpc.js'
 import type { Identity } from '../internal/identity.js'
 import { Session, type SessionHandlers, type Standing } from '../internal/session.js'
 import { sleep, untilAborted, withDeadline } from '../internal/timing.js'
@@ -40,6 +40,8 @@ export interface EngineOptions {
   readonly instanceName: string
   readonly capacity: number
   readonly log: Logger
+  /** Opens a connection and its stream. Default: over the network. */
+  readonly dial?: (options: ConnectOptions) => Dialed
 }
 
 /** How long what cannot be interrupted may take when the process stops; without a hub to tell of it, there is less to wait for. */
@@ -73,7 +75,13 @@ export class Engine implements SessionHandlers {
   constructor(options: EngineOptions) {
     const { definition, log } = options
     this.#options = options
-    this.session = new Session({ gateway: options.gateway, identity: options.identity, handlers: this, log })
+    this.session = new Session({
+      gateway: options.gateway,
+      identity: options.identity,
+      handlers: this,
+      log,
+      ...(options.dial !== undefined && { dial: options.dial }),
+    })
     this.#health = new Health(() => this.session.beat())
     this.#runtime = {
       definition,

@@ -65,11 +65,12 @@ export async function runProvider(definition: AnyDefinition, options: RunOptions
     },
     log,
   }
-  await serve(engine, (signal) => keepRenewed(renewal, signal), options.signal)
+  await serveEngine(engine, (signal) => keepRenewed(renewal, signal), options.signal)
   log.info('stopped')
 }
 
-async function serve(
+/** Runs an engine until the signal fires, then stops it in good order. @throws FinalError where going on makes no sense. */
+export async function serveEngine(
   engine: Engine,
   renewing: (signal: AbortSignal) => Promise<void>,
   signal: AbortSignal | undefined,
