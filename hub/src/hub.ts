@@ -145,7 +145,7 @@ function startTrimming(deps: ReconcilerDeps, config: HubConfig): Loop {
     name: 'trim',
     leaseMs: trimLeaseMs,
     round: async (turn) => {
-      await trim(turn.write, {
+      await trim((work) => turn.write(work), {
         changesMs: config.changeRetentionMs,
         eventsMs: config.eventRetentionMs,
         idempotencyKeysMs,

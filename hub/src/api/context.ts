@@ -10,7 +10,7 @@ import type { Keyring } from '../secrets/keyring.js'
 import { readConsistently, encodeRevision } from '../store/changes.js'
 import type { Db, Tx } from '../store/database.js'
 import type { Cause } from '../store/events.js'
-import { once } from '../store/idempotency.js'
+import { findAnswer, once, type IdempotencyKey } from '../store/idempotency.js'
 import type { Wake, WakeTopic } from '../store/wake.js'
 
 export interface ApiConfig {
@@ -116,6 +116,38 @@ export async function readPage<Row>(
   })
 }
 
+interface KeyedRequest {
+  readonly requestId: string
+  readonly request: { readonly schema: DescMessage; readonly message: MessageShape<DescMessage> }
+}
+
+function idempotencyKey(context: HandlerContext, order: KeyedRequest): IdempotencyKey | undefined {
+  if (order.requestId === '') return undefined
+  return {
+    scope: `${context.values.get(callerKey).tokenId} ${context.method.parent.typeName}/${context.method.name}`,
+    key: order.requestId,
+    requestHash: createHash('sha256')
+      .update(toBinary(order.request.schema, clone(order.request.schema, order.request.message)))
+      .digest(),
+  }
+}
+
+/**
+ * The answer that the same request_id was given before. To be asked before anything about the request is checked: what was accepted once stays so, whatever has become
+ * of the places that it could have had.
+ *
+ * @throws HubError IDEMPOTENCY_KEY_REUSED
+ */
+export async function answerBefore<Response extends DescMessage>(
+  deps: ApiDeps,
+  context: HandlerContext,
+  order: KeyedRequest & { readonly response: Response },
+): Promise<MessageShape<Response> | undefined> {
+  const key = idempotencyKey(context, order)
+  const answer = key === undefined ? undefined : await findAnswer(deps.db, key)
+  return answer === undefined ? undefined : fromBinary(order.response, answer)
+}
+
 /**
  * Does a create once for its request_id, and signals what follows after the commit.
  *
@@ -132,16 +164,7 @@ export async function createOnce<Response extends DescMessage>(
     readonly work: (tx: Tx) => Promise<MessageShape<Response>>
   },
 ): Promise<MessageShape<Response>> {
-  const key =
-    order.requestId === ''
-      ? undefined
-      : {
-          scope: `${context.values.get(callerKey).tokenId} ${context.method.parent.typeName}/${context.method.name}`,
-          key: order.requestId,
-          requestHash: createHash('sha256')
-            .update(toBinary(order.request.schema, clone(order.request.schema, order.request.message)))
-            .digest(),
-        }
+  const key = idempotencyKey(context, order)
   const { answer, repeated } = await once(deps.db, key, async (tx) => toBinary(order.response, await order.work(tx)))
   if (!repeated) deps.wake.signal(...order.wake, { kind: 'change' })
   return fromBinary(order.response, answer)

@@ -1,19 +1,18 @@
 import type { Logger } from 'pino'
 import { HubError } from '../domain/error/errors.js'
 import {
-  comparePositions,
   encodeRevision,
-  headPosition,
+  headRevision,
   isVisible,
-  origin,
-  type Position,
+  laterSnapshot,
+  type FeedPage,
   type Revision,
 } from '../store/changes.js'
 import type { Db } from '../store/database.js'
 import type { Wake } from '../store/wake.js'
 
-const batch = 1_000
-const lookEveryMs = 500
+const page = 1_000
+const defaultLookEveryMs = 500
 /** A watcher that lags by more than this is cut off; it resumes from where it was. */
 const maxLag = 10_000
 
@@ -29,11 +28,15 @@ export interface Batch<Row> {
   readonly revision: string
 }
 
-const positionOf = (row: FeedRow): Position => ({ xid: BigInt(row.xid), id: row.id })
+/** All that a snapshot shows beyond the one before. */
+interface Step<Row> {
+  readonly rows: readonly Row[]
+  readonly snapshot: string
+}
 
 interface Subscriber<Row> {
-  readonly queue: Row[]
-  head: Position
+  readonly steps: Step<Row>[]
+  waiting: number
   overflown: boolean
   wake: () => void
 }
@@ -46,10 +49,11 @@ export class Feed<Row extends FeedRow> {
   readonly #db: Db
   readonly #epoch: string
   readonly #log: Logger
-  readonly #read: (db: Db, after: Position, limit: number) => Promise<readonly Row[]>
+  readonly #read: (db: Db, after: Revision, limit: number) => Promise<FeedPage<Row>>
   readonly #subscribers = new Set<Subscriber<Row>>()
+  readonly #lookEveryMs: number
   readonly #unlisten: () => void
-  #head: Position = origin
+  #seen = ''
   #started: Promise<void> | undefined
   #running = false
   #again = false
@@ -60,12 +64,15 @@ export class Feed<Row extends FeedRow> {
     readonly wake: Wake
     readonly epoch: string
     readonly log: Logger
-    readonly read: (db: Db, after: Position, limit: number) => Promise<readonly Row[]>
+    readonly read: (db: Db, after: Revision, limit: number) => Promise<FeedPage<Row>>
+    /** How often to look without being woken, in ms. */
+    readonly lookEveryMs?: number
   }) {
     this.#db = options.db
     this.#epoch = options.epoch
     this.#log = options.log
     this.#read = options.read
+    this.#lookEveryMs = options.lookEveryMs ?? defaultLookEveryMs
     this.#unlisten = options.wake.on('change', () => this.#look())
   }
 
@@ -82,65 +89,67 @@ export class Feed<Row extends FeedRow> {
    */
   async *watch(from: Revision, signal: AbortSignal, heartbeatMs: number): AsyncGenerator<Batch<Row>> {
     await (this.#started ??= this.#begin())
-    const subscriber: Subscriber<Row> = { queue: [], head: this.#head, overflown: false, wake: () => undefined }
-    const joinedAt = this.#head
+    const subscriber: Subscriber<Row> = { steps: [], waiting: 0, overflown: false, wake: () => undefined }
     this.#subscribers.add(subscriber)
     const onAbort = () => subscriber.wake()
     signal.addEventListener('abort', onAbort)
     this.#look()
     try {
-      let position = from.position
-      let { snapshot } = from
-      const unseen = (row: Row) => !isVisible(BigInt(row.xid), snapshot)
-      // The past, up to where this watcher joined.
-      while (!signal.aborted && comparePositions(position, joinedAt) < 0) {
-        const rows = await this.#read(this.#db, position, batch)
-        const past = rows.filter((row) => comparePositions(positionOf(row), joinedAt) <= 0)
-        const last = past.at(-1)
-        position = last === undefined || past.length < rows.length || rows.length < batch ? joinedAt : positionOf(last)
-        const fresh = past.filter(unseen)
-        if (fresh.length > 0) yield { rows: fresh, revision: this.#revision(position, snapshot) }
-      }
-      if (comparePositions(position, joinedAt) < 0) return
-      while (!signal.aborted) {
-        if (subscriber.overflown) {
-          throw new HubError('SLOW_CONSUMER', 'the watch is read too slowly; resume from its last revision', {
-            metadata: { last_revision: this.#revision(position, snapshot) },
-          })
-        }
-        const rows = subscriber.queue
-          .splice(0, batch)
-          .filter((row) => comparePositions(positionOf(row), from.position) > 0)
-        const last = rows.at(-1)
-        if (last !== undefined) position = positionOf(last)
-        const fresh = rows.filter(unseen)
-        // Once the feed has passed all transactions that the snapshot knew of, it says nothing any more.
-        if (snapshot !== '' && position.xid >= BigInt(snapshot.split(':')[1] ?? '0')) snapshot = ''
-        if (fresh.length > 0) {
-          yield { rows: fresh, revision: this.#revision(position, snapshot) }
-          continue
-        }
-        if (subscriber.queue.length > 0) continue
-        const woken = await this.#sleep(subscriber, signal, heartbeatMs)
-        if (!woken && !signal.aborted) {
-          if (subscriber.queue.length === 0 && comparePositions(subscriber.head, position) > 0)
-            position = subscriber.head
-          yield { rows: [], revision: this.#revision(position, snapshot) }
-        }
-      }
+      // The past, up to a snapshot that is later than where this watcher joined: what the feed has beyond that comes by itself.
+      let at = from
+      do {
+        if (signal.aborted) return
+        const { rows, next } = await this.#read(this.#db, at, page)
+        at = next
+        if (rows.length > 0) yield { rows, revision: this.#revision(at) }
+      } while (at.within !== undefined)
+      yield* this.#follow(subscriber, at.seen, signal, heartbeatMs)
     } finally {
       signal.removeEventListener('abort', onAbort)
       this.#subscribers.delete(subscriber)
     }
   }
 
-  #revision(position: Position, snapshot: string): string {
-    return encodeRevision(this.#epoch, { position, snapshot })
+  async *#follow(
+    subscriber: Subscriber<Row>,
+    from: string,
+    signal: AbortSignal,
+    heartbeatMs: number,
+  ): AsyncGenerator<Batch<Row>> {
+    let seen = from
+    while (!signal.aborted) {
+      if (subscriber.overflown) {
+        throw new HubError('SLOW_CONSUMER', 'the watch is read too slowly; resume from its last revision', {
+          metadata: { last_revision: this.#revision({ seen }) },
+        })
+      }
+      const step = subscriber.steps.shift()
+      if (step === undefined) {
+        const woken = await this.#sleep(subscriber, signal, heartbeatMs)
+        if (!woken && !signal.aborted) yield { rows: [], revision: this.#revision({ seen }) }
+        continue
+      }
+      subscriber.waiting -= step.rows.length
+      const later = laterSnapshot(seen, step.snapshot)
+      const fresh = step.rows.filter((row) => !isVisible(BigInt(row.xid), seen))
+      for (let index = 0; index < fresh.length; index += page) {
+        const rows = fresh.slice(index, index + page)
+        const last = rows.at(-1)
+        const within = index + page < fresh.length && last !== undefined
+        const at = within ? { seen, within: { snapshot: step.snapshot, id: last.id } } : { seen: later }
+        yield { rows, revision: this.#revision(at) }
+      }
+      seen = later
+    }
+  }
+
+  #revision(revision: Revision): string {
+    return encodeRevision(this.#epoch, revision)
   }
 
   /** Resolves with true when there is something to see, with false when the time is up. */
   #sleep(subscriber: Subscriber<Row>, signal: AbortSignal, ms: number): Promise<boolean> {
-    if (signal.aborted || subscriber.queue.length > 0) return Promise.resolve(true)
+    if (signal.aborted || subscriber.steps.length > 0) return Promise.resolve(true)
     return new Promise((resolve) => {
       const timer = setTimeout(() => resolve(false), ms)
       subscriber.wake = () => {
@@ -152,7 +161,7 @@ export class Feed<Row extends FeedRow> {
 
   async #begin(): Promise<void> {
     try {
-      this.#head = await headPosition(this.#db)
+      this.#seen = (await headRevision(this.#db)).seen
     } catch (error) {
       this.#started = undefined
       throw error
@@ -160,7 +169,7 @@ export class Feed<Row extends FeedRow> {
   }
 
   #look(): void {
-    if (this.#subscribers.size === 0 || this.#started === undefined) return
+    if (this.#subscribers.size === 0 || this.#started === undefined || this.#seen === '') return
     if (this.#running) {
       this.#again = true
       return
@@ -173,7 +182,7 @@ export class Feed<Row extends FeedRow> {
         this.#again = false
         this.#look()
       } else if (this.#subscribers.size > 0) {
-        this.#timer = setTimeout(() => this.#look(), lookEveryMs)
+        this.#timer = setTimeout(() => this.#look(), this.#lookEveryMs)
         this.#timer.unref()
       }
     })
@@ -181,28 +190,34 @@ export class Feed<Row extends FeedRow> {
 
   async #readNew(): Promise<void> {
     try {
-      for (;;) {
-        const rows = await this.#read(this.#db, this.#head, batch)
-        const last = rows.at(-1)
-        if (last === undefined) return
-        this.#head = positionOf(last)
-        for (const subscriber of this.#subscribers) this.#deliver(subscriber, rows)
-        if (rows.length < batch) return
-      }
+      const rows: Row[] = []
+      let at: Revision = { seen: this.#seen }
+      do {
+        const read = await this.#read(this.#db, at, page)
+        rows.push(...read.rows)
+        at = read.next
+      } while (at.within !== undefined)
+      if (at.seen === this.#seen) return
+      this.#seen = at.seen
+      for (const subscriber of this.#subscribers) this.#deliver(subscriber, { rows, snapshot: at.seen })
     } catch (error) {
       this.#log.warn({ err: error }, 'cannot read changes now')
     }
   }
 
-  #deliver(subscriber: Subscriber<Row>, rows: readonly Row[]): void {
+  #deliver(subscriber: Subscriber<Row>, step: Step<Row>): void {
     if (subscriber.overflown) return
-    if (subscriber.queue.length + rows.length > maxLag) {
+    const last = subscriber.steps.at(-1)
+    if (subscriber.waiting + step.rows.length > maxLag) {
       subscriber.overflown = true
-      subscriber.queue.length = 0
+      subscriber.steps.length = 0
+    } else if (step.rows.length === 0 && last !== undefined) {
+      // Nothing new to say but that time has passed.
+      subscriber.steps[subscriber.steps.length - 1] = { rows: last.rows, snapshot: step.snapshot }
     } else {
-      for (const row of rows) subscriber.queue.push(row)
-      subscriber.head = this.#head
+      subscriber.steps.push(step)
+      subscriber.waiting += step.rows.length
     }
-    subscriber.wake()
+    if (step.rows.length > 0 || subscriber.overflown) subscriber.wake()
   }
 }

@@ -19,6 +19,7 @@ import {
 } from '../store/hosts.js'
 import type { HostRow } from '../store/tables.js'
 import {
+  answerBefore,
   causeOf,
   checkEtag,
   createOnce,
@@ -115,6 +116,13 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
         metadata: { workspace: workspaceName },
       })
     const given = request.host ?? create(hub.HostSchema)
+    const keyed = {
+      requestId: request.requestId,
+      request: { schema: hub.CreateHostRequestSchema, message: request },
+      response: hub.CreateHostResponseSchema,
+    }
+    const before = request.validateOnly ? undefined : await answerBefore(deps, context, keyed)
+    if (before !== undefined) return before
     const order = await checkOrder(deps, { workspace: workspaceName, id: request.hostId, host: given })
     // With a request_id, a name that is in use may be this very order's own.
     if (request.requestId === '' && (await findHost(deps.db, workspaceName, request.hostId)) !== undefined)
@@ -130,9 +138,7 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
     }
     const cause = causeOf(context)
     return createOnce(deps, context, {
-      requestId: request.requestId,
-      request: { schema: hub.CreateHostRequestSchema, message: request },
-      response: hub.CreateHostResponseSchema,
+      ...keyed,
       wake: [{ kind: 'host' }],
       work: async (tx) => {
         if ((await findHost(tx, workspaceName, request.hostId)) !== undefined) throw nameTaken(request.hostId)

@@ -2,7 +2,7 @@ import type { ServiceImpl } from '@connectrpc/connect'
 import type * as hub from '@slipway/proto/hub/v1'
 import { HubError } from '../domain/error/errors.js'
 import { parseResourceName } from '../domain/names.js'
-import { decodeRevision, headPosition, refuseCompacted } from '../store/changes.js'
+import { decodeRevision, headRevision, refuseCompacted } from '../store/changes.js'
 import { inTransaction } from '../store/database.js'
 import { findEvent, listEvents, matchesEvent, type EventListFilter } from '../store/events-list.js'
 import { schemaStatus } from '../store/migrate.js'
@@ -54,11 +54,8 @@ export function eventService(
 
     async *watchEvents(request, context) {
       const filter = filterOf(request.filter)
-      const from =
-        request.revision === ''
-          ? { position: await headPosition(deps.db), snapshot: '' }
-          : decodeRevision(deps.epoch, request.revision)
-      await refuseCompacted(deps.db, 'events', from.position)
+      const from = request.revision === '' ? await headRevision(deps.db) : decodeRevision(deps.epoch, request.revision)
+      await refuseCompacted(deps.db, 'events', from)
       for await (const batch of feed.watch(
         from,
         AbortSignal.any([context.signal, draining]),

@@ -54,7 +54,7 @@ export async function* watchResources<Row>(
     from = revision
   } else {
     from = decodeRevision(deps.epoch, order.revision)
-    await refuseCompacted(deps.db, 'changes', from.position)
+    await refuseCompacted(deps.db, 'changes', from)
   }
   for await (const batch of feed.watch(from, signal, deps.config.watchHeartbeatMs)) {
     const changes = batch.rows

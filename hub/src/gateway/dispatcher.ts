@@ -10,6 +10,7 @@ import {
   loadItemDetails,
   markRequestsTakenUp,
   takeChangedWishes,
+  takeHeldItems,
   type ClaimedItem,
   type ItemDetails,
 } from '../store/work-items.js'
@@ -34,6 +35,8 @@ export class Dispatcher {
   readonly #registry: SessionRegistry
   readonly #log: Logger
   readonly #wanted = new Set<string>()
+  /** Sessions that may hold claims, or were to be told of wishes, that they were not told of: the answer of the database was lost. */
+  readonly #doubtful = new Set<string>()
   #running: Promise<void> | undefined
   #stopped = false
 
@@ -62,10 +65,12 @@ export class Dispatcher {
       const providers = new Set(this.#wanted)
       this.#wanted.clear()
       try {
+        await this.#tellAnew()
         await this.#tellChanges(providers)
         if (await this.#claim(providers)) for (const id of providers) this.#wanted.add(id)
       } catch (error) {
-        // The sweep asks again; until then the rows are as they were, or claimed for sessions that will be told by their next Hello.
+        // Committed or not: the sessions are told anew of all that they hold, when the sweep asks again.
+        for (const session of this.#registry.sessionsOf(providers)) this.#doubtful.add(session.id)
         this.#log.warn({ err: error }, 'cannot dispatch now')
         break
       }
@@ -93,6 +98,23 @@ export class Dispatcher {
     const claimedBy = new Map<string, number>()
     for (const item of items) claimedBy.set(item.sessionId, (claimedBy.get(item.sessionId) ?? 0) + 1)
     return credits.some((credit) => claimedBy.get(credit.sessionId) === credit.credit)
+  }
+
+  /** Tells sessions of everything that is theirs by the records. What they know already does them no harm. */
+  async #tellAnew(): Promise<void> {
+    const ids = [...this.#doubtful].filter((id) => this.#registry.get(id) !== undefined)
+    if (ids.length > 0) {
+      const { items, details } = await inTransaction(
+        this.#deps.db,
+        async (tx) => {
+          const held = await takeHeldItems(tx, ids)
+          return { items: held, details: await loadItemDetails(tx, held) }
+        },
+        'wish',
+      )
+      for (const item of items) this.#sendClaimed(item, details)
+    }
+    this.#doubtful.clear()
   }
 
   async #takeUp(tx: Tx, items: readonly ClaimedItem[]): Promise<void> {

@@ -85,7 +85,7 @@ export async function recordConfigurationAnswer(
     .selectFrom('providers')
     .select('conditions')
     .where('id', '=', provider.id)
-    .forUpdate()
+    .forNoKeyUpdate()
     .executeTakeFirst()
   if (row === undefined) return
   const conditions = mergeConditions(

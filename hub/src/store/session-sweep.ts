@@ -51,7 +51,7 @@ export async function refreshConnections(tx: Tx): Promise<readonly EventDraft[]>
       select 1 from sessions s where s.provider_id = p.id and s.ended_at is null and s.expires_at > clock_timestamp()
     )
     order by p.id
-    for update of p skip locked
+    for no key update of p skip locked
   `.execute(tx)
   if (suspects.rows.length === 0) return []
   // Looked at again under the lock: an instance may have connected at this very moment.

@@ -98,12 +98,13 @@ export async function introduceProvider(
   providerId: string,
   said: Introduction,
 ): Promise<ProviderRow | undefined> {
+  // Not a full lock: rows that refer to the provider, another instance's session for one, are inserted at the same time.
   const before = await tx
     .selectFrom('providers')
     .selectAll()
     .where('id', '=', providerId)
     .where('deleted_at', 'is', null)
-    .forUpdate()
+    .forNoKeyUpdate()
     .executeTakeFirst()
   if (before === undefined) return undefined
   await tx
@@ -222,7 +223,7 @@ export async function recordHealth(
     .selectFrom('providers')
     .select(['health', 'health_message'])
     .where('id', '=', report.providerId)
-    .forUpdate()
+    .forNoKeyUpdate()
     .executeTakeFirst()
   if (provider === undefined) return undefined
   const live = await tx

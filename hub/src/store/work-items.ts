@@ -90,6 +90,17 @@ export async function takeChangedWishes(db: Db, sessionIds: readonly string[]): 
   return result.rows
 }
 
+/** Everything that sessions hold, with note taken that they are being told of it as it is now. */
+export async function takeHeldItems(tx: Tx, sessionIds: readonly string[]): Promise<ClaimedItem[]> {
+  const result = await sql<ClaimedItem>`
+    update work_items
+    set sent_generation = generation
+    where session_id = any(${[...sessionIds]}::uuid[])
+    returning provider_id as "providerId", id, kind, session_id as "sessionId", fence, generation, attempt
+  `.execute(tx)
+  return result.rows
+}
+
 /** What a claim is about, as stored. */
 export interface ItemDetails {
   readonly requests: ReadonlyMap<string, MachineRequestRow>
