@@ -32,8 +32,10 @@ export function isConnectionLoss(thrown: unknown): boolean {
   if (!(thrown instanceof Error)) return false
   const code = 'code' in thrown ? String(thrown.code) : ''
   return (
-    /^(ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT)$/.test(code) ||
-    /connection terminated|timeout exceeded when trying to connect|Connection ended/i.test(thrown.message)
+    /^(ECONNREFUSED|ECONNRESET|EHOSTUNREACH|ENETUNREACH|EPIPE|ENOENT|ETIMEDOUT)$/.test(code) ||
+    /connection terminated|timeout exceeded when trying to connect|Connection ended|is not queryable/i.test(
+      thrown.message,
+    )
   )
 }
 
@@ -57,6 +59,8 @@ export function openDatabase(options: DatabaseOptions): Db {
     application_name: 'slipway-hub',
   })
   pool.on('error', (error) => options.onIdleError?.(error))
+  // The pool listens to idle connections alone. One that is lost between two statements of a transaction would end the process; as it is, its next statement fails.
+  pool.on('connect', (client) => client.on('error', () => undefined))
   return new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
 }
 
