@@ -1,12 +1,15 @@
 import type { Seen, WatchKind } from '../history.js'
 import { groupBy, type Histories, type Violation } from './histories.js'
 
-/** From each state, the states that may follow: from docs/lifecycles.md, and not from the product's code. */
+/**
+ * From each state, the states that may follow: from docs/lifecycles.md, and not from the product's code. A host may become READY in the very commit in which its
+ * machine was there.
+ */
 const moves: Readonly<Partial<Record<WatchKind, Readonly<Record<string, string>>>>> = {
   host: {
     ORDERED: 'PLACED ERROR RELEASING',
-    PLACED: 'PROVISIONING BOOTSTRAPPING ORDERED ERROR RELEASING',
-    PROVISIONING: 'BOOTSTRAPPING ORDERED ERROR RELEASING',
+    PLACED: 'PROVISIONING BOOTSTRAPPING READY ORDERED ERROR RELEASING',
+    PROVISIONING: 'BOOTSTRAPPING READY ORDERED ERROR RELEASING',
     BOOTSTRAPPING: 'READY ORDERED ERROR RELEASING',
     READY: 'ERROR RELEASING',
     ERROR: 'READY ORDERED RELEASING',
@@ -45,7 +48,7 @@ const moves: Readonly<Partial<Record<WatchKind, Readonly<Record<string, string>>
 
 /** What never falls, by kind. */
 const rising: Readonly<Partial<Record<WatchKind, readonly string[]>>> = {
-  request: ['generation', 'observed', 'fence'],
+  request: ['generation', 'observed'],
   machine: ['reboots', 'rebootsDone'],
 }
 

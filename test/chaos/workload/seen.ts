@@ -26,6 +26,8 @@ export function seenHost(host: hub.Host): Seen {
 }
 
 export function seenRequest(request: hub.MachineRequest): Seen {
+  // Who holds it, and the steps that are stored, are told as they are at the moment of telling, and make no new version.
+  const versioned = { ...request, holder: '', fence: 0n, steps: [] }
   return {
     uid: request.uid,
     name: request.name,
@@ -42,7 +44,7 @@ export function seenRequest(request: hub.MachineRequest): Seen {
     fence: Number(request.fence),
     inDoubt: request.createInDoubt,
     ...(request.lastError && { error: request.lastError.message }),
-    digest: digest(toJsonString(hub.MachineRequestSchema, request)),
+    digest: digest(toJsonString(hub.MachineRequestSchema, versioned)),
   }
 }
 
