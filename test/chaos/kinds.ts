@@ -71,8 +71,8 @@ function atFailpoints(of: 'provider' | 'hub', targets: Targets): readonly Kind[]
     weight: 1,
     draw: (dice) => ({
       target: dice.pick(targets),
-      durationMs: dice.between(10_000, 14_000),
-      params: { failpoint: name, hit: dice.between(1, 3) },
+      durationMs: dice.between(12_000, 16_000),
+      params: { failpoint: name, hit: dice.between(1, 2) },
     }),
   }))
 }

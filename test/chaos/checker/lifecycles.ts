@@ -54,14 +54,12 @@ const rising: Readonly<Partial<Record<WatchKind, readonly string[]>>> = {
 
 /** S7: only legal moves, and counters that never fall, over all that any watcher was told. */
 export function legalMoves({ watches }: Histories): readonly Violation[] {
-  const kinds = groupBy(watches, ({ kind }) => kind)
-  return [...kinds].flatMap(([kind, files]) => {
-    const told = files.flatMap(({ lines }) =>
-      lines.flatMap((line) => (line.type === 'message' ? line.changes.map(({ seen }) => seen) : [])),
-    )
-    const objects = groupBy(told, ({ uid }) => uid)
-    return [...objects.values()].flatMap((versions) => judge(kind as WatchKind, versions))
+  const found = watches.flatMap(({ kind, lines }) => {
+    const told = lines.flatMap((line) => (line.type === 'message' ? line.changes.map(({ seen }) => seen) : []))
+    return [...groupBy(told, ({ uid }) => uid).values()].flatMap((versions) => judge(kind, versions))
   })
+  // Every watcher is told the same.
+  return [...new Map(found.map((violation) => [violation.message, violation])).values()]
 }
 
 function judge(kind: WatchKind, told: readonly Seen[]): readonly Violation[] {

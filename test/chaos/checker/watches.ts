@@ -117,28 +117,45 @@ function changesOf({ lines }: Chain): readonly Seen[] {
     .flatMap(({ changes }) => changes.filter(({ change }) => change !== 'EXISTING').map(({ seen }) => seen))
 }
 
+/** What both were told must be in one order, without anything between that only one of them was told; each may begin and end where it likes, but not both. */
 function compare(one: Stream, other: Stream): readonly Violation[] {
-  const places = new Map(other.changes.map((seen, place) => [placeKey(seen), place]))
-  const start = one.changes.findIndex((seen) => places.has(placeKey(seen)))
-  if (start === -1) return []
-  const offset = (places.get(placeKey(one.changes[start])) ?? 0) - start
-  // The later beginning of the two is common to both, or something was left out before it.
-  if (start > 0 && offset + start > 0) {
-    const lines = [one.changes[start - 1], one.changes[start], other.changes[offset + start - 1]]
-    return [{ rule: 'S14', message: `${one.chain.watch} and ${other.chain.watch} begin to agree in the middle`, lines }]
+  const [mine, theirs] = [keysOf(one), keysOf(other)]
+  const common = one.changes.filter((seen) => theirs.has(placeKey(seen)))
+  const commonToo = other.changes.filter((seen) => mine.has(placeKey(seen)))
+  const blame = (what: string, lines: readonly (Seen | undefined)[]): readonly Violation[] => [
+    {
+      rule: 'S14',
+      message: `${one.chain.watch} and ${other.chain.watch} were told ${what}`,
+      lines: lines.filter((line) => line !== undefined),
+    },
+  ]
+  for (const [index, seen] of common.entries()) {
+    const twin = commonToo[index]
+    if (placeKey(seen) !== placeKey(twin)) return blame('changes in another order', [common[index - 1], seen, twin])
+    if (seen.digest !== twin?.digest) return blame('the same version with other content', [seen, twin])
   }
-  for (let index = start; index < one.changes.length; index++) {
-    const [mine, theirs] = [one.changes[index], other.changes[index + offset]]
-    if (mine === undefined || theirs === undefined) return []
-    if (placeKey(mine) === placeKey(theirs) && mine.digest === theirs.digest) continue
-    const what =
-      placeKey(mine) === placeKey(theirs) ? 'the same version with other content' : 'changes in another order'
-    const message = `${one.chain.watch} and ${other.chain.watch} were told ${what}`
-    return [
-      { rule: 'S14', message, lines: [one.changes[index - 1], mine, theirs].filter((line) => line !== undefined) },
-    ]
-  }
+  const gaps = [outside(one, theirs), outside(other, mine)] as const
+  const missed = gaps[0].between ?? gaps[1].between
+  if (missed !== undefined) return blame('not the same changes', [missed])
+  for (const end of ['before', 'after'] as const)
+    if (gaps[0][end] !== undefined && gaps[1][end] !== undefined && common.length > 0)
+      return blame(`other changes ${end} those that they have in common`, [gaps[0][end], gaps[1][end]])
   return []
+}
+
+function keysOf({ changes }: Stream): ReadonlySet<string> {
+  return new Set(changes.map(placeKey))
+}
+
+/** The nearest changes that the others were not told: before the first that they share, between two such, after the last. */
+function outside({ changes }: Stream, shared: ReadonlySet<string>) {
+  const isShared = (seen: Seen) => shared.has(placeKey(seen))
+  const [first, last] = [changes.findIndex(isShared), changes.findLastIndex(isShared)]
+  return {
+    before: changes[first - 1],
+    between: changes.slice(first, last + 1).find((seen) => !isShared(seen)),
+    after: changes[last + 1],
+  }
 }
 
 function placeKey(seen: Seen | undefined): string {
