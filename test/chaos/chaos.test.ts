@@ -25,7 +25,9 @@ function scratch(t: Test): string {
 
 /** What a run could leave behind on the machine. */
 function leftovers() {
-  const mounts = readFileSync('/proc/mounts', 'utf8').split('\n').filter((line) => line.includes('slipway-chaos'))
+  const mounts = readFileSync('/proc/mounts', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes('slipway-chaos'))
   const namespaces = existsSync('/run/netns') ? readdirSync('/run/netns') : []
   const folders = readdirSync(tmpdir()).filter((name) => /^slipway-chaos-(?!test-|failed-)/.test(name))
   return { mounts, namespaces, folders }
@@ -53,7 +55,9 @@ void t.test('one minute of faults breaks no promise', { skip, timeout: 290_000 }
 
 void t.test('a run that is interrupted leaves nothing behind', { skip, timeout: 120_000 }, async (t) => {
   const before = leftovers()
-  const child = spawn(process.execPath, [main, '--seed', seed, '--minutes', '5'], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [main, '--seed', seed, '--minutes', '5'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
   let said = ''
   child.stdout.on('data', (data: Buffer) => (said += data.toString()))
   await until('the run to be under way', () => /faults in/.test(said), 60_000)
@@ -64,13 +68,17 @@ void t.test('a run that is interrupted leaves nothing behind', { skip, timeout: 
   t.strictSame(leftovers(), before, 'no mount, namespace or folder')
 })
 
-void t.test('a run with too little traffic, or too few effective faults, is void', { skip, timeout: 200_000 }, async (t) => {
-  const folder = scratch(t)
-  const args = ['--seed', seed, '--minutes', '0.1', '--kinds', 'kill:watcher', '--floor', '1000000', '--keep', folder]
-  const run = spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', timeout: 190_000 })
-  t.equal(run.status, 3, run.stdout + run.stderr)
-  t.match(run.stdout, /VOID .*below the floor of 1000000/)
-})
+void t.test(
+  'a run with too little traffic, or too few effective faults, is void',
+  { skip, timeout: 200_000 },
+  async (t) => {
+    const folder = scratch(t)
+    const args = ['--seed', seed, '--minutes', '0.1', '--kinds', 'kill:watcher', '--floor', '1000000', '--keep', folder]
+    const run = spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', timeout: 190_000 })
+    t.equal(run.status, 3, run.stdout + run.stderr)
+    t.match(run.stdout, /VOID .*below the floor of 1000000/)
+  },
+)
 
 void t.test('the schedule follows from the seed alone', async (t) => {
   const options = { seed: 5, forMs: 600_000, everyMs: 2_000, kinds: [], has: new Set(['libfaketime']) }
@@ -89,5 +97,8 @@ void t.test('wrong use is refused, with help', async (t) => {
     t.equal(run.status, 2, args.join(' '))
     t.match(run.stderr, /--fault-every/)
   }
-  t.match(spawnSync(process.execPath, [main, '--help'], { encoding: 'utf8' }), { status: 0, stdout: /SLIPWAY_CHAOS_NODE_ARGS/ })
+  t.match(spawnSync(process.execPath, [main, '--help'], { encoding: 'utf8' }), {
+    status: 0,
+    stdout: /SLIPWAY_CHAOS_NODE_ARGS/,
+  })
 })

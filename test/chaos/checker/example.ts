@@ -52,7 +52,11 @@ class Story {
   readonly #versions = new Map<string, Seen>()
 
   /** The next version of an object. */
-  next(kind: WatchKind, uid: string, fields: { readonly name: string; readonly state: string; readonly [field: string]: unknown }) {
+  next(
+    kind: WatchKind,
+    uid: string,
+    fields: { readonly name: string; readonly state: string; readonly [field: string]: unknown },
+  ) {
     const before = this.#versions.get(uid)
     const version = (before?.version ?? 0) + 1
     const isOver = fields.state === 'RELEASED' || fields.state === 'GONE'
@@ -83,7 +87,11 @@ function born(story: Story, id: string, machineClass: string): void {
   const fields = hostFields(id, machineClass)
   const request = { name: `machineRequests/${id}`, host: fields.name, ownershipKey: ownerOf(`request-${id}`) }
   story.next('host', `host-${id}`, { ...fields, state: 'ORDERED' })
-  story.next('event', `events/ordered-${id}`, { name: `events/ordered-${id}`, state: 'HostOrdered', subject: fields.name })
+  story.next('event', `events/ordered-${id}`, {
+    name: `events/ordered-${id}`,
+    state: 'HostOrdered',
+    subject: fields.name,
+  })
   story.next('request', `request-${id}`, { ...request, state: 'PENDING', generation: 1, observed: 0 })
   story.next('host', `host-${id}`, { ...fields, state: 'PLACED' })
   story.next('request', `request-${id}`, { ...request, state: 'PROVISIONING' })
@@ -104,7 +112,16 @@ function released(story: Story, id: string): void {
 
 function machine(story: Story, id: string, externalId: string, states: readonly string[], more: object = {}): void {
   for (const state of states)
-    story.next('machine', `machine-${id}`, { name: `machines/${id}`, state, externalId, static: false, reboots: 0, rebootsDone: 0, host: '', ...more })
+    story.next('machine', `machine-${id}`, {
+      name: `machines/${id}`,
+      state,
+      externalId,
+      static: false,
+      reboots: 0,
+      rebootsDone: 0,
+      host: '',
+      ...more,
+    })
 }
 
 /** A good run, made anew at each call. */
@@ -114,7 +131,13 @@ export function goodRun(): Example {
   machine(story, 'a', 'srv-a', ['ACTIVE'])
   born(story, 'b', 'machineClasses/cloud-b')
   machine(story, 'b', 'srv-b', ['ACTIVE'])
-  machine(story, 'r', 'R-1', ['DISCOVERED', 'VERIFYING', 'MANAGEABLE', 'INSPECTING', 'CLEANING', 'AVAILABLE', 'PROVISIONING', 'ACTIVE'], { static: true })
+  machine(
+    story,
+    'r',
+    'R-1',
+    ['DISCOVERED', 'VERIFYING', 'MANAGEABLE', 'INSPECTING', 'CLEANING', 'AVAILABLE', 'PROVISIONING', 'ACTIVE'],
+    { static: true },
+  )
   born(story, 'r', 'machineClasses/metal')
   story.next('host', 'host-a', { name: hostName('a'), state: 'READY', labels: { chaos: '7' } })
   story.next('machine', 'machine-a', { name: 'machines/a', state: 'ACTIVE', reboots: 1 })
@@ -131,7 +154,11 @@ export function goodRun(): Example {
     run: {
       seed: 1,
       hubId: 'the-hub',
-      worlds: (['cloud-a', 'cloud-b', 'rack'] as const).map((name) => ({ name, folder: `worlds/${name}`, kind: name === 'rack' ? 'rack' : 'cloud' })),
+      worlds: (['cloud-a', 'cloud-b', 'rack'] as const).map((name) => ({
+        name,
+        folder: `worlds/${name}`,
+        kind: name === 'rack' ? 'rack' : 'cloud',
+      })),
       foreignKeys: ['somebody-else/cloud-a'],
     },
     clients: clientLines(),
@@ -139,7 +166,15 @@ export function goodRun(): Example {
     listings: [...rest, ...listAll(story, 'end', endMs)],
     faults: [
       { at: startMs + 20_000, type: 'begin', id: 1, kind: 'kill:hub', target: 'hub-1' },
-      { at: startMs + 22_000, type: 'end', id: 1, kind: 'kill:hub', target: 'hub-1', effective: true, evidence: 'gone' },
+      {
+        at: startMs + 22_000,
+        type: 'end',
+        id: 1,
+        kind: 'kill:hub',
+        target: 'hub-1',
+        effective: true,
+        evidence: 'gone',
+      },
     ],
     processes: [
       { at: startMs, type: 'start', name: 'hub-1', pid: 10 },
@@ -172,7 +207,13 @@ function watch(story: Story, watcher: string, missed: number): Open<WatchFile>[]
     const early = own.filter(({ place }) => place < missed)
     const late = own.filter(({ place }) => place >= missed)
     const existing = new Map(early.map(({ seen }) => [seen.uid, seen]))
-    const message = (place: number, synced: boolean, changes: WatchedChange[]): WatchLine => ({ ...stamp, type: 'message', revision: `r${place}`, synced, changes })
+    const message = (place: number, synced: boolean, changes: WatchedChange[]): WatchLine => ({
+      ...stamp,
+      type: 'message',
+      revision: `r${place}`,
+      synced,
+      changes,
+    })
     const half = Math.ceil(late.length / 2)
     const told = late.map(({ change, seen, place }) => message(place, false, [{ change, seen: { ...seen } }]))
     const isEvent = kind === 'event'
@@ -212,7 +253,12 @@ function clientLines(): ClientLine[] {
     state,
     labels: { chaos },
   })
-  const order = (id: string, machineClass: string) => ({ op: 'order' as const, key: `key-${id}`, host: hostName(id), want: want(id, machineClass) })
+  const order = (id: string, machineClass: string) => ({
+    op: 'order' as const,
+    key: `key-${id}`,
+    host: hostName(id),
+    want: want(id, machineClass),
+  })
   // Answered at once, and asked for again much later.
   ok(invoke(order('a', 'machineClasses/cloud-a')), seenOf('a', 1, 'ORDERED'))
   ok(invoke({ op: 'get', host: hostName('a'), uid: 'host-a' }), seenOf('a', 4, 'BOOTSTRAPPING'))
@@ -220,10 +266,21 @@ function clientLines(): ClientLine[] {
   refused(invoke(order('b', 'machineClasses/cloud-b')), 'info', 'Unavailable', '')
   ok(invoke(order('b', 'machineClasses/cloud-b')), seenOf('b', 1, 'ORDERED'))
   ok(invoke(order('r', 'machineClasses/metal')), seenOf('r', 1, 'ORDERED'))
-  refused(invoke({ ...order('a', 'machineClasses/cloud-a'), op: 'reuse' }), 'fail', 'AlreadyExists', 'IDEMPOTENCY_KEY_REUSED')
+  refused(
+    invoke({ ...order('a', 'machineClasses/cloud-a'), op: 'reuse' }),
+    'fail',
+    'AlreadyExists',
+    'IDEMPOTENCY_KEY_REUSED',
+  )
   ok(invoke({ op: 'label', host: hostName('a'), uid: 'host-a', value: '7' }), seenOf('a', 6, 'READY', '7'))
   ok(invoke({ op: 'get', host: hostName('a'), uid: 'host-a' }), seenOf('a', 6, 'READY', '7'))
-  const power = { op: 'power' as const, key: 'power-a', machine: 'machines/a', host: hostName('a'), action: 'reboot' as const }
+  const power = {
+    op: 'power' as const,
+    key: 'power-a',
+    machine: 'machines/a',
+    host: hostName('a'),
+    action: 'reboot' as const,
+  }
   refused(invoke(power), 'info', 'DeadlineExceeded', '')
   ok(invoke(power), { uid: 'machine-a', name: 'machines/a', version: 2, state: 'ACTIVE' })
   ok(invoke(order('a', 'machineClasses/cloud-a')), seenOf('a', 1, 'ORDERED'))
@@ -231,15 +288,37 @@ function clientLines(): ClientLine[] {
   for (const id of ['a', 'b']) {
     at = restMs + 1_000
     const call = `clerk.1.${id}`
-    lines.push({ at, by: 'clerk', type: 'invoke', call, hub: 'hub-1', op: 'release', host: hostName(id), uid: `host-${id}` })
+    lines.push({
+      at,
+      by: 'clerk',
+      type: 'invoke',
+      call,
+      hub: 'hub-1',
+      op: 'release',
+      host: hostName(id),
+      uid: `host-${id}`,
+    })
     lines.push({ at: at + 10, by: 'clerk', type: 'ok', call, seen: seenOf(id, 7, 'RELEASING') })
   }
   return lines
 }
 
 function ledgerFiles(): Example['ledgers'] {
-  const server = (id: string, ownershipKey: string, at: number): Omit<LedgerLine, 'seq'> => ({ atMs: at, fact: 'server.created', id, name: id, ownershipKey, call: 'create' })
-  const gone = (id: string, at: number): Omit<LedgerLine, 'seq'> => ({ atMs: at, fact: 'server.deleted', id, goneAtMs: at + 100, call: 'delete' })
+  const server = (id: string, ownershipKey: string, at: number): Omit<LedgerLine, 'seq'> => ({
+    atMs: at,
+    fact: 'server.created',
+    id,
+    name: id,
+    ownershipKey,
+    call: 'create',
+  })
+  const gone = (id: string, at: number): Omit<LedgerLine, 'seq'> => ({
+    atMs: at,
+    fact: 'server.deleted',
+    id,
+    goneAtMs: at + 100,
+    call: 'delete',
+  })
   const numbered = (name: string, kind: LedgerFile['kind'], lines: readonly Omit<LedgerLine, 'seq'>[]) => ({
     name,
     kind,
