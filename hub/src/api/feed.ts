@@ -21,6 +21,8 @@ const maxLag = 10_000
 export interface FeedRow {
   readonly xid: string
   readonly id: number
+  /** The transaction that wrote it, where that is another one than it is placed by. */
+  readonly writer?: string
 }
 
 /** What a watcher is given: rows in order, or none as a sign of life, and where to resume after them. */
@@ -91,7 +93,7 @@ export class Feed<Row extends FeedRow> {
     try {
       let position = from.position
       let { snapshot } = from
-      const unseen = (row: Row) => !isVisible(BigInt(row.xid), snapshot)
+      const unseen = (row: Row) => !isVisible(BigInt(row.writer ?? row.xid), snapshot)
       // The past, up to where this watcher joined.
       while (!signal.aborted && comparePositions(position, joinedAt) < 0) {
         const rows = await this.#read(this.#db, position, batch)

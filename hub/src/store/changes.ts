@@ -4,7 +4,7 @@ import type { Db, Tx } from './database.js'
 import type { ChangeRow, EventRow } from './tables.js'
 
 // The watch feeds. Rows are read in the order (xid, id), and only up to the oldest transaction that is still open: a sequence number alone is not in commit order, and
-// a lower transaction id may still commit.
+// a lower transaction id may still commit. The xid of a change is never below that of its resource's change before, so that each resource's changes are in order, too.
 
 /** A place in a feed: everything up to and including it has been delivered. */
 export interface Position {

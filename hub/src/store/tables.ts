@@ -96,6 +96,8 @@ export interface ProvidersTable {
   listing_lag_ms: Generated<number>
   offerings_at: Date | null
   version: Generated<number>
+  /** The place of its last change in the feed. */
+  changed_xid: Generated<string>
   created_at: TimeDefault
   updated_at: TimeDefault
   deleted_at: Date | null
@@ -166,6 +168,8 @@ export interface MachineClassesTable {
   annotations: JsonbDefault<Labels>
   auto_created: Generated<boolean>
   version: Generated<number>
+  /** The place of its last change in the feed. */
+  changed_xid: Generated<string>
   created_at: TimeDefault
   updated_at: TimeDefault
   deleted_at: Date | null
@@ -208,6 +212,8 @@ export interface HostsTable {
   released_at: Date | null
   created_by: string
   version: Generated<number>
+  /** The place of its last change in the feed. */
+  changed_xid: Generated<string>
   created_at: TimeDefault
   updated_at: TimeDefault
 }
@@ -265,6 +271,8 @@ export interface MachineRequestsTable {
   forgotten_by: string | null
   forgotten_reason: string | null
   version: Generated<number>
+  /** The place of its last change in the feed. */
+  changed_xid: Generated<string>
   created_at: TimeDefault
   updated_at: TimeDefault
 }
@@ -310,6 +318,8 @@ export interface MachinesTable {
   provider_data: JsonbDefault<JsonObject>
   seen_at: Date | null
   version: Generated<number>
+  /** The place of its last change in the feed. */
+  changed_xid: Generated<string>
   created_at: TimeDefault
   updated_at: TimeDefault
   gone_at: Date | null
@@ -365,7 +375,10 @@ export interface EventsTable {
 }
 export type WatchedResource = 'provider' | 'machine_class' | 'host' | 'machine_request' | 'machine'
 export interface ChangesTable {
+  /** Its place in the feed; at least its writer. */
   xid: Generated<string>
+  /** The transaction that wrote it. */
+  writer: Generated<string>
   id: GeneratedAlways<number>
   at: TimeDefault
   resource: WatchedResource
