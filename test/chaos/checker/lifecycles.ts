@@ -72,7 +72,9 @@ function judge(kind: WatchKind, told: readonly Seen[]): readonly Violation[] {
       const message = `${after.name} went from ${before.state} to ${after.state}`
       return [{ rule: 'S7', message, lines: [before, after] }]
     }
-    const fallen = rising[kind]?.find((field) => Number(after[field]) < Number(before[field]))
+    // A machine of a rack is counted anew for its next host.
+    const isHandedOn = kind === 'machine' && before.state !== 'ACTIVE'
+    const fallen = isHandedOn ? undefined : rising[kind]?.find((field) => Number(after[field]) < Number(before[field]))
     if (fallen !== undefined)
       return [{ rule: 'S7', message: `${fallen} of ${after.name} fell`, lines: [before, after] }]
   }
