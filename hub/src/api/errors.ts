@@ -96,8 +96,6 @@ function fromLibrary(error: ConnectError): HubError | ConnectError {
 /** The caller went away in the middle: nobody's defect. */
 function isBrokenOff(thrown: unknown): boolean {
   if (!(thrown instanceof Error)) return false
-  return (
-    thrown.name === 'AbortError' ||
-    ('code' in thrown && (thrown.code === 'ERR_STREAM_PREMATURE_CLOSE' || thrown.code === 'ECONNRESET'))
-  )
+  // ECONNRESET is not among them: it may as well be the database's connection, and who went away reads no answer.
+  return thrown.name === 'AbortError' || ('code' in thrown && thrown.code === 'ERR_STREAM_PREMATURE_CLOSE')
 }

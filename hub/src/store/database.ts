@@ -25,17 +25,19 @@ export function violatedConstraint(thrown: unknown): string | undefined {
   return thrown instanceof pg.DatabaseError ? thrown.constraint : undefined
 }
 
-/** Whether the database could not be reached, or went away in the middle. What was under way may or may not be committed. */
+/** Whether the database could not be reached, went away in the middle, or has no room. What was under way may or may not be committed. */
 export function isConnectionLoss(thrown: unknown): boolean {
   if (thrown instanceof PlantedFault) return true
   const state = sqlState(thrown)
-  // Class 08: connection; 57P01 to 57P03: shutting down, crashed, starting; 53300: no more connections.
-  if (state !== undefined) return state.startsWith('08') || /^57P0[123]$/.test(state) || state === '53300'
+  // Class 08: connection; 53: no more disk, memory or connections; 57P01 to 57P03: shutting down, crashed, starting; 58030: it cannot read or write.
+  if (state !== undefined) return /^(08|53)/.test(state) || /^57P0[123]$/.test(state) || state === '58030'
   if (!(thrown instanceof Error)) return false
   const code = 'code' in thrown ? String(thrown.code) : ''
   return (
-    /^(ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT)$/.test(code) ||
-    /connection terminated|timeout exceeded when trying to connect|Connection ended/i.test(thrown.message)
+    /^(ECONNREFUSED|ECONNRESET|EHOSTUNREACH|ENETUNREACH|EPIPE|ENOENT|ETIMEDOUT)$/.test(code) ||
+    /connection terminated|timeout exceeded when trying to connect|Connection ended|is not queryable/i.test(
+      thrown.message,
+    )
   )
 }
 
@@ -61,6 +63,8 @@ export function openDatabase(options: DatabaseOptions): Db {
     application_name: 'slipway-hub',
   })
   pool.on('error', (error) => options.onIdleError?.(error))
+  // The pool listens to idle connections alone. One that is lost between two statements of a transaction would end the process; as it is, its next statement fails.
+  pool.on('connect', (client) => client.on('error', () => undefined))
   return new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
 }
 

@@ -34,9 +34,9 @@ export class SlipwayError extends ConnectError {
     return this.code === Code.NotFound
   }
 
-  /** No hub could be reached, or it cannot serve now. */
+  /** No hub could be reached, or it cannot serve now. A connection that was reset is ABORTED to the transport; where a hub aborts, it says why. */
   get unavailable(): boolean {
-    return this.code === Code.Unavailable
+    return this.code === Code.Unavailable || (this.code === Code.Aborted && this.reason === '')
   }
 
   get unauthenticated(): boolean {

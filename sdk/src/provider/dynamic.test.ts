@@ -322,6 +322,44 @@ void t.test('a power step runs each time that power is switched', async (t) => {
   )
 })
 
+void t.test('what was made under a wish that changed is deleted, though no listing shows it yet', async (t) => {
+  const effect = deferred<void>()
+  const begun = deferred<void>()
+  const listingLagMs = 300
+  let madeAtMs = 0
+  const { cloud, session, item } = await setUp(t, (cloud) => ({
+    listingLagMs,
+    create: async (context, spec) => {
+      const externalId = await context.step('server', {
+        run: async () => {
+          begun.resolve()
+          await effect.promise
+          madeAtMs = performance.now()
+          return cloud.make(spec.ownershipKey, spec.name).id
+        },
+        find: () => Promise.resolve(undefined),
+      })
+      return { externalId }
+    },
+    delete: (_context, machine) => {
+      cloud.calls.push('delete')
+      const listed = performance.now() - madeAtMs >= listingLagMs
+      for (const server of cloud.servers.values())
+        if ((listed && server.key === machine.ownershipKey) || server.id === machine.externalId)
+          cloud.servers.delete(server.id)
+      return Promise.resolve()
+    },
+  }))
+  session.send(item.claimed())
+  await begun.promise
+  session.send(item.wish({ operation: Operation.DEPROVISION, presence: Presence.ABSENT }).changed())
+  effect.resolve()
+  await settled(item)
+  t.equal(cloud.count('create'), 1)
+  t.equal(cloud.servers.size, 0)
+  t.equal(item.observed.presence, Presence.ABSENT)
+})
+
 void t.test('deprovisioning deletes, reports the absence, and is repeatable', async (t) => {
   const { cloud, session, item } = await setUp(t)
   session.send(item.claimed())

@@ -77,14 +77,13 @@ async function keepUp(task: Task, definition: Definition): Promise<void> {
 async function deprovision(task: Task, definition: Definition): Promise<void> {
   const { item } = task
   if (!task.completed && !item.untouched) {
-    const doubtEndsAtMs = doubtEnd(task, definition)
+    const coveredAtMs = Math.max(doubtEnd(task, definition), listedAt(task, definition))
     await callDelete(task, definition)
-    if (item.inDoubt && doubtEndsAtMs > monotonicMs()) {
-      // A create that is still under way could land behind the delete.
-      const message =
-        'an earlier create may still be under way; waiting until it cannot be any more, to delete what it may make'
+    if (coveredAtMs > monotonicMs()) {
+      // A create that is still under way could land behind the delete, and one that is done may not be listed yet.
+      const message = 'what an earlier create made may not be seen yet; waiting until it must be, to delete it too'
       item.tell({ generation: task.wish.generation, progress: { step: 'delete', message } })
-      await sleep(doubtEndsAtMs - monotonicMs(), task.signal)
+      await sleep(coveredAtMs - monotonicMs(), task.signal)
       await callDelete(task, definition)
     }
     item.doubts.clear()
@@ -103,12 +102,19 @@ async function callDelete(task: Task, definition: Definition): Promise<void> {
   task.signal.throwIfAborted()
 }
 
+/** When a create whose outcome is not known can be under way no more, and shows in a listing. 0: there is none. */
 function doubtEnd(task: Task, definition: Definition): number {
+  if (!task.item.inDoubt) return 0
   const own = [...task.item.doubts.values()].map(({ sinceMs, timeoutMs }) => sinceMs + timeoutMs)
   const inherited = task.item.inheritedDoubt
     ? task.item.claimedAtMs + (definition.effectTimeoutMs ?? defaultEffectTimeoutMs)
     : 0
   return Math.max(0, inherited, ...own) + (definition.listingLagMs ?? 0)
+}
+
+/** When what was made last shows in a listing. 0: its id is known, and nothing depends on listings. */
+function listedAt({ item }: Task, definition: Definition): number {
+  return item.observed.externalId === '' ? item.lastMadeAtMs + (definition.listingLagMs ?? 0) : 0
 }
 
 function portOf(task: Task, definition: Definition, externalId: string): PowerPort {

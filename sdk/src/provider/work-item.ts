@@ -4,6 +4,7 @@ import {
   ConditionStatus,
   ItemKind,
   ObservedSchema,
+  Operation,
   PowerState,
   Presence,
   type Claimed,
@@ -48,6 +49,8 @@ export class WorkItem {
   readonly fence: bigint
   readonly attempt: number
   readonly claimedAtMs = monotonicMs()
+  /** Until when something may have been made that has no known id: by somebody before this claim, or by this one. */
+  lastMadeAtMs = this.claimedAtMs
   /** Effects of this claim whose outcome is not known, by step. */
   readonly doubts: Map<string, Doubt>
   /** Effects that this claim has begun. */
@@ -163,6 +166,8 @@ export class WorkItem {
           log.warn({ err: thrown, step: task.currentStep || undefined }, 'an attempt failed')
           const retryAfterMs = await this.#fail(task, ProviderError.from(thrown))
           if (!task.signal.aborted) return { retryAfterMs }
+        } finally {
+          if (task.wish.operation === Operation.PROVISION) this.lastMadeAtMs = monotonicMs()
         }
       }
       return undefined

@@ -1,0 +1,29 @@
+import { Code } from '@connectrpc/connect'
+import pg from 'pg'
+import t from 'tap'
+import { toConnectError } from './errors.js'
+
+function fromDatabase(state: string): Error {
+  const error = new pg.DatabaseError('said by PostgreSQL', 0, 'error')
+  error.code = state
+  return error
+}
+
+void t.test('a database that is away or full is said to be, and is no defect of the hub', async (t) => {
+  const reset = Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' })
+  const thrown = [reset, ...['08006', '53100', '53200', '53300', '57P01', '58030'].map(fromDatabase)]
+  for (const error of thrown) {
+    const told = toConnectError(error, 'r-1')
+    t.match(
+      told,
+      { defect: false, error: { code: Code.Unavailable } },
+      `${error.message} ${String(Reflect.get(error, 'code'))}`,
+    )
+  }
+})
+
+void t.test('a caller that went away is no defect either; what nobody foresaw is', async (t) => {
+  const gone = Object.assign(new Error('premature close'), { code: 'ERR_STREAM_PREMATURE_CLOSE' })
+  t.match(toConnectError(gone, 'r-1'), { defect: false, error: { code: Code.Canceled } })
+  t.match(toConnectError(fromDatabase('42601'), 'r-1'), { defect: true, error: { code: Code.Internal } })
+})
