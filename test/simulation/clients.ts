@@ -190,6 +190,8 @@ export class Watcher {
 
   #watch(hub: HubProcess, connection: number): Promise<void> {
     this.connects += 1
+    // At times it forgets where it was, and begins with a list.
+    if (this.#scheduler.random.chance(0.3)) this.#revision = ''
     const abort = new AbortController()
     return new Promise<void>((resolve) => {
       const over = (): void => {

@@ -33,6 +33,51 @@ export const faultKinds = [
 ] as const
 export type FaultKind = (typeof faultKinds)[number]
 
+/** What goes wrong in one seed: kinds that make each other worse. */
+export const profiles = {
+  mixed: faultKinds,
+  crashes: [
+    'kill-hub',
+    'kill-provider',
+    'kill-provider',
+    'restart-hub',
+    'restart-provider',
+    'cloud-answers-lost',
+    'cloud-slow',
+  ],
+  pauses: [
+    'stop-provider-past-lease',
+    'stop-provider-past-lease',
+    'stop-hub-past-lease',
+    'stop-provider-briefly',
+    'cloud-slow',
+    'cloud-slow',
+    'clock-jump',
+  ],
+  database: [
+    'database-cut-from-hub',
+    'database-down',
+    'database-answers-lost',
+    'database-slow',
+    'kill-hub',
+    'wake-ups-lost',
+  ],
+  network: [
+    'cut-link',
+    'cut-link-one-way',
+    'break-stream',
+    'watcher-cut',
+    'watcher-cut',
+    'wake-ups-lost',
+    'restart-hub',
+    'cloud-slow',
+  ],
+  cloud: ['cloud-answers-lost', 'cloud-answers-lost', 'cloud-refuses', 'cloud-slow', 'cloud-full', 'kill-provider'],
+  watches: ['watcher-cut', 'watcher-cut', 'database-slow', 'database-slow', 'kill-hub', 'wake-ups-lost'],
+} as const satisfies Readonly<Record<string, readonly FaultKind[]>>
+export type Profile = keyof typeof profiles
+export const profileNames = Object.keys(profiles) as readonly Profile[]
+
 export interface Stage {
   readonly scheduler: Scheduler
   readonly database: SimDatabase

@@ -1,13 +1,11 @@
-import { fork, type ChildProcess } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { Command, InvalidArgumentError } from 'commander'
 import { startEmbeddedDatabase } from '@slipway/hub/testing/simulation'
-import type { SeedResult } from './run.js'
-import { dropDatabase } from './setup.js'
-import { addUp, describe, type Totals } from './summary.js'
+import { findPlanted } from './planted.js'
+import { runSeeds } from './pool.js'
+import { describe } from './summary.js'
 
 // `npm run simulate`: many seeds, in as many processes as there are cores.
 
@@ -18,6 +16,7 @@ interface Options {
   readonly journal: boolean
   readonly keepGoing: boolean
   readonly report?: string
+  readonly planted?: string
 }
 
 function wholeNumber(text: string): number {
@@ -36,6 +35,10 @@ const options = new Command('npm run simulate --')
   .option('--journal', 'print what happened in each seed', false)
   .option('--keep-going', 'go on after a violation', false)
   .option('--report <file>', 'write the figures there as JSON')
+  .option(
+    '--planted <name>',
+    'run with a planted bug, or with «all» of them in turn, until it is found; --seeds is the most to try for each',
+  )
   .addHelpText(
     'after',
     '\nIt needs PostgreSQL: the server that SLIPWAY_TEST_DATABASE_URL names, else the embedded one is started. Its databases are its own, and dropped at the end.',
@@ -45,8 +48,34 @@ const options = new Command('npm run simulate --')
 
 async function main(): Promise<void> {
   const server = await startServer()
+  try {
+    process.exitCode = (await (options.planted === undefined
+      ? simulate(server.url)
+      : find(server.url, options.planted)))
+      ? 0
+      : 1
+  } finally {
+    await server.stop()
+  }
+}
+
+async function simulate(server: string): Promise<boolean> {
   const startedAt = performance.now()
-  const totals = await runAll(server.url).finally(() => server.stop())
+  const totals = await runSeeds({
+    server,
+    ...options,
+    onSeed: (result) => {
+      if (options.journal) console.log(result.journal.join('\n'))
+      for (const violation of result.violations)
+        console.log(
+          `seed ${result.seed}, ${(violation.atMs / 1000).toFixed(3)} s: ${violation.invariant}: ${violation.message}`,
+        )
+      if (result.violations.length > 0)
+        console.log(`replay it with: npm run simulate -- --seeds 1 --from ${result.seed} --journal`)
+      return result.violations.length === 0 || options.keepGoing
+    },
+    onProgress: (done, violations) => console.error(`${done} of ${options.seeds} seeds, ${violations} violations`),
+  })
   const seconds = (performance.now() - startedAt) / 1000
   console.log(
     describe(totals, {
@@ -57,7 +86,22 @@ async function main(): Promise<void> {
   )
   if (options.report !== undefined)
     writeFileSync(options.report, `${JSON.stringify({ from: options.from, seconds, ...totals }, undefined, 2)}\n`)
-  process.exitCode = totals.violations.length > 0 || totals.seeds < options.seeds ? 1 : 0
+  return totals.violations.length === 0 && totals.seeds === options.seeds
+}
+
+/** Tries seeds until the planted bugs are found. Returns whether all were. */
+async function find(server: string, name: string): Promise<boolean> {
+  const found = await findPlanted(
+    { server, name, from: options.from, seeds: options.seeds, jobs: options.jobs },
+    (row) =>
+      console.log(
+        row.seed === undefined
+          ? `${row.name}: NOT FOUND in ${row.tried} seeds`
+          : `${row.name}: found by seed ${row.seed}, the ${row.tried}. tried: ${row.invariant}: ${row.message.slice(0, 160)}`,
+      ),
+  )
+  if (options.report !== undefined) writeFileSync(options.report, `${JSON.stringify(found, undefined, 2)}\n`)
+  return found.every((row) => row.seed !== undefined)
 }
 
 async function startServer(): Promise<{ readonly url: string; stop(): Promise<void> }> {
@@ -71,68 +115,6 @@ async function startServer(): Promise<{ readonly url: string; stop(): Promise<vo
       await database.stop()
       rmSync(folder, { recursive: true, force: true })
     },
-  }
-}
-
-async function runAll(server: string): Promise<Totals> {
-  const totals = addUp()
-  let next = options.from
-  let stopped = false
-  const last = options.from + options.seeds - 1
-  const jobs = Math.max(1, Math.min(options.jobs, options.seeds))
-  const children = new Set<ChildProcess>()
-  const end = (): void => {
-    stopped = true
-    for (const child of children) child.kill()
-  }
-  process.once('SIGINT', end).once('SIGTERM', end)
-  const progress = setInterval(
-    () => console.error(`${totals.seeds} of ${options.seeds} seeds, ${totals.violations.length} violations`),
-    15_000,
-  )
-  const names = Array.from({ length: jobs }, (_, index) => `slipway_simulation_${process.pid}_${index}`)
-  try {
-    await Promise.all(
-      names.map(
-        (database) =>
-          new Promise<void>((resolve, reject) => {
-            const child = fork(
-              fileURLToPath(new URL('worker.js', import.meta.url)),
-              [JSON.stringify({ server, database })],
-              {
-                env: { ...process.env, ...(options.journal && { SLIPWAY_SIMULATION_JOURNAL: '1' }) },
-              },
-            )
-            children.add(child)
-            const feed = (): void => void child.send(stopped || next > last ? 'end' : next++)
-            child.on('message', (message: 'ready' | SeedResult) => {
-              if (message !== 'ready') take(message)
-              feed()
-            })
-            child.on('exit', (code, signal) => {
-              children.delete(child)
-              if (code === 0 || stopped) resolve()
-              else reject(new Error(`a worker ended with ${signal ?? String(code)}`))
-            })
-          }),
-      ),
-    )
-  } finally {
-    clearInterval(progress)
-    for (const name of names) await dropDatabase(server, name)
-  }
-  return totals
-
-  function take(result: SeedResult): void {
-    totals.add(result)
-    if (options.journal) console.log(result.journal.join('\n'))
-    if (result.violations.length === 0) return
-    for (const violation of result.violations)
-      console.log(
-        `seed ${result.seed}, ${(violation.atMs / 1000).toFixed(3)} s: ${violation.invariant}: ${violation.message}`,
-      )
-    console.log(`replay it with: npm run simulate -- --seeds 1 --from ${result.seed} --journal`)
-    if (!options.keepGoing) stopped = true
   }
 }
 

@@ -1,6 +1,6 @@
 import { Client, Watcher, type Ordered } from './clients.js'
 import type { SimDatabase } from './database.js'
-import { faultKinds, healAll, inject, type FaultKind, type Stage } from './faults.js'
+import { healAll, inject, profileNames, profiles, type FaultKind, type Profile, type Stage } from './faults.js'
 import { Network } from './network.js'
 import { useScheduler } from './patch.js'
 import { HubProcess, ProviderProcess, type Wiring } from './processes.js'
@@ -31,6 +31,7 @@ export async function runSeed(
   database: SimDatabase,
   seed: number,
   keepJournal = false,
+  profile?: Profile,
 ): Promise<SeedResult> {
   const scheduler = new Scheduler(seed, keepJournal)
   await database.begin(scheduler)
@@ -39,7 +40,7 @@ export async function runSeed(
   process.on('unhandledRejection', uncaught)
   useScheduler(scheduler)
   try {
-    return await new Seed(setUp, database, scheduler, seed).run()
+    return await new Seed(setUp, database, scheduler, seed, profile).run()
   } finally {
     useScheduler(undefined)
     process.off('unhandledRejection', uncaught)
@@ -65,9 +66,10 @@ class Seed {
   readonly #wiring: Wiring
   readonly #clients: Client[]
   readonly #classes: readonly string[]
+  readonly #profile: Profile
   readonly #faults: Partial<Record<FaultKind, number>> = {}
 
-  constructor(setUp: SetUp, database: SimDatabase, scheduler: Scheduler, seed: number) {
+  constructor(setUp: SetUp, database: SimDatabase, scheduler: Scheduler, seed: number, profile?: Profile) {
     this.#database = database
     this.#scheduler = scheduler
     this.#seed = seed
@@ -91,7 +93,9 @@ class Seed {
         }
       },
     }
-    const watchers = [1, 2].map((number) => new Watcher(scheduler, `watcher-${number}`, anyHub))
+    const watchers = (scheduler.random.chance(0.3) ? [1, 2] : [1]).map(
+      (number) => new Watcher(scheduler, `watcher-${number}`, anyHub),
+    )
     this.#clients = [1, 2].map((number) => new Client(scheduler, `client-${number}`, anyHub))
     this.#stage = {
       scheduler,
@@ -109,12 +113,14 @@ class Seed {
     for (const name of ['hub-1', 'hub-2']) this.#startHub(name)
     const { families, classes } = scheduler.random.pick(scenes)
     this.#classes = classes
+    const drawn = scheduler.random.pick(profileNames)
+    this.#profile = profile ?? drawn
     for (const family of families) for (const number of [1, 2]) this.#startInstance(`${family}/${number}`, anyHub)
   }
 
   async run(): Promise<SeedResult> {
     const { random } = this.#scheduler
-    const faultsMs = random.between(4_000, 16_000)
+    const faultsMs = random.between(3_000, 12_000)
     this.#plan(faultsMs)
     await this.#scheduler.until(() => false, faultsMs)
     if (this.#well) await this.#settle()
@@ -146,7 +152,7 @@ class Seed {
   /** Draws what is ordered, what is released meanwhile, and what goes wrong. */
   #plan(untilMs: number): void {
     const { random } = this.#scheduler
-    const hosts = 1 + random.int(3)
+    const hosts = 1 + random.int(this.#classes.includes('metal') ? 5 : 3)
     for (let number = 1; number <= hosts; number++) {
       const client = random.pick(this.#clients)
       const machineClass = random.pick(this.#classes)
@@ -160,8 +166,8 @@ class Seed {
         'world',
       )
     }
-    const kinds = [1, 2, 3, 4].map(() => random.pick(faultKinds))
-    const faults = 1 + random.int(7)
+    const kinds = [1, 2, 3, 4].map(() => random.pick<FaultKind>(profiles[this.#profile]))
+    const faults = 2 + random.int(9)
     for (let number = 0; number < faults; number++) {
       const kind = random.pick(kinds)
       this.#scheduler.schedule(
@@ -185,6 +191,7 @@ class Seed {
       const rows = await this.#database.look<{ n: number }>(
         `select count(*)::int as n from hosts where state not in ('READY', 'ERROR', 'RELEASED')`,
       )
+      await this.#makeRoom()
       return rows[0]?.n === 0 && this.#orders.every((order) => order.uid !== undefined)
     })
     if (!this.#well) return
@@ -204,6 +211,17 @@ class Seed {
     const left = [...this.#world.servers.values()]
     if (left.length > 0)
       await this.#stuck('I2', `servers are left: ${left.map((server) => `${server.id} (${server.name})`).join(', ')}`)
+  }
+
+  /** There are fewer machines in the rack than hosts that want one: those that have had theirs give them up. */
+  async #makeRoom(): Promise<void> {
+    const rows = await this.#database.look<{ name: string }>(
+      `select name from hosts where class_name = 'metal' and state = 'READY'
+       and exists (select 1 from hosts where class_name = 'metal' and state = 'ORDERED')`,
+    )
+    for (const order of this.#orders) {
+      if (!order.releaseAccepted && rows.some((row) => row.name === order.name)) this.#clients[0]?.release(order)
+    }
   }
 
   /** What the hub says is there must be there, and nothing else. */

@@ -33,7 +33,7 @@ export const providers = [
   { id: '00000000-0000-7000-8000-00000000000c', name: 'rack', family: 'rack', kind: 'STATIC' },
 ] as const
 
-export const rackMachines = 3
+export const rackMachines = 2
 
 /** Makes a database of the worker's own, and what is to be in it. Drop it with {@link dropDatabase}. */
 export async function setUp(server: string, name: string): Promise<SetUp> {
@@ -170,6 +170,22 @@ const resetStatements = `
     end if;
     return null;
   end $$;
+  create table sim.holders (item uuid, fence bigint, instance uuid, primary key (item, fence));
+  create function sim.check_holder() returns trigger language plpgsql as $$
+  declare
+    holder uuid;
+    before uuid;
+  begin
+    select instance_id into holder from public.sessions where id = new.session_id;
+    select instance into before from sim.holders where item = new.id and fence = new.fence;
+    if before is null then
+      insert into sim.holders values (new.id, new.fence, holder);
+    elsif before <> holder then
+      perform sim.violate('I3', format('two processes have held %s under fence %s', new.id, new.fence));
+    end if;
+    return null;
+  end $$;
+  create trigger sim_check_holder after update on public.work_items for each row when (new.session_id is not null) execute function sim.check_holder();
   create trigger sim_check after update on public.work_items for each row execute function sim.check_item();
 
   -- A result is stored by the present holder alone.
@@ -206,7 +222,7 @@ const resetStatements = `
     where table_schema = 'public' and table_type = 'BASE TABLE' and table_name not in (${kept.map((name) => `'${name}'`).join(', ')}, 'providers');
     execute 'truncate ' || emptied || ' restart identity';
     update public.change_horizon set changes_xid = '0', changes_id = 0, events_xid = '0', events_id = 0;
-    delete from sim.violations;
+    truncate sim.violations, sim.holders;
     -- Other tables refer to it: it cannot be emptied, and is written anew in the same order.
     for one in select id from sim.providers order by id loop
       update public.providers p set

@@ -1,4 +1,5 @@
 import { SimDatabase } from './database.js'
+import type { Profile } from './faults.js'
 import { runSeed } from './run.js'
 import { setUp } from './setup.js'
 
@@ -7,10 +8,11 @@ import { setUp } from './setup.js'
 interface Order {
   readonly server: string
   readonly database: string
+  readonly profile?: Profile
 }
 
 async function main(): Promise<void> {
-  const { server, database: name } = JSON.parse(process.argv[2] ?? '{}') as Order
+  const { server, database: name, profile } = JSON.parse(process.argv[2] ?? '{}') as Order
   const made = await setUp(server, name)
   const database = await SimDatabase.open(made.url)
   process.on('message', (seed: number | 'end') => {
@@ -18,7 +20,7 @@ async function main(): Promise<void> {
       void database.close().then(() => process.disconnect())
       return
     }
-    void runSeed(made, database, seed, process.env['SLIPWAY_SIMULATION_JOURNAL'] === '1').then(
+    void runSeed(made, database, seed, process.env['SLIPWAY_SIMULATION_JOURNAL'] === '1', profile).then(
       (result) => process.send?.(result),
       (error: unknown) => {
         console.error(error)

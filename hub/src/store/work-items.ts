@@ -144,11 +144,7 @@ export async function loadItemDetails(
   const steps = await db
     .selectFrom('steps')
     .select(['item_id', 'operation', 'operation_generation', 'name', 'result'])
-    .where(
-      'item_id',
-      'in',
-      items.map((item) => item.id),
-    )
+    .where(sql<boolean>`item_id = any(${items.map((item) => item.id)}::uuid[])`)
     .orderBy('created_at')
     .execute()
   const stepsByItem = new Map<string, StoredStep[]>()
