@@ -51,7 +51,7 @@ export function sandboxFolder(): string {
  * @returns the exit code.
  */
 export async function enterSandbox(argv: readonly string[]): Promise<number> {
-  const folder = mkdtempSync(join(tmpdir(), 'slipway-chaos-'))
+  const folder = mkdtempSync(join(tmpdir(), `slipway-chaos-${process.pid}-`))
   const script = process.argv[1] ?? ''
   const setUp =
     'mkdir -p /run/netns && mount -t tmpfs none /run/netns && mount -t tmpfs -o mode=755 none "$0" && exec "$@"'
