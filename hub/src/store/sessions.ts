@@ -103,7 +103,8 @@ export async function introduceProvider(
     .selectAll()
     .where('id', '=', providerId)
     .where('deleted_at', 'is', null)
-    .forUpdate()
+    // Not FOR UPDATE: the session that was just stored refers to this row, and so do those of others who say Hello at this moment. Each would wait for the others.
+    .forNoKeyUpdate()
     .executeTakeFirst()
   if (before === undefined) return undefined
   await tx
@@ -178,7 +179,7 @@ export async function recordHealth(
     .selectFrom('providers')
     .select(['health', 'health_message'])
     .where('id', '=', report.providerId)
-    .forUpdate()
+    .forNoKeyUpdate()
     .executeTakeFirst()
   if (provider === undefined) return undefined
   const live = await tx
