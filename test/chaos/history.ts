@@ -1,4 +1,4 @@
-import { appendFileSync, closeSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 
 // The histories of a run: JSON lines, one file for each party, written by that party alone. `at` is milliseconds since 1970 by the machine's clock. The checker reads
@@ -100,6 +100,8 @@ export interface ProcessLine {
   readonly pid: number
   readonly how?: string
   readonly because?: string
+  /** The last line of its log, where it ended by itself. */
+  readonly said?: string
 }
 
 /** What the checker must know of a run. */
@@ -148,9 +150,4 @@ export function historyFiles(folder: string, prefix: string): readonly string[] 
     .filter((name) => name.startsWith(prefix) && name.endsWith('.jsonl'))
     .sort()
     .map((name) => join(folder, name))
-}
-
-/** Appends text to a file of the run that is no history. */
-export function note(file: string, text: string): void {
-  appendFileSync(file, `${text}\n`)
 }

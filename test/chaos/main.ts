@@ -11,7 +11,7 @@ import { runRound } from './round.js'
 import { enterSandbox, inSandbox, sandboxFolder, toldToStop, whatIsMissing } from './sandbox.js'
 import { createNetwork } from './world.js'
 
-const exit = { violated: 1, usage: 2, void: 3, lacking: 4, interrupted: 130 } as const
+const exit = { violated: 1, usage: 2, void: 3, lacking: 4, broken: 5, interrupted: 130 } as const
 
 /** How long the clearing up after Ctrl-C may take. */
 const stopMs = 10_000
@@ -141,5 +141,5 @@ try {
     process.exit(exit.usage)
   }
   process.stderr.write(`chaos: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
-  process.exit(exit.violated)
+  process.exit(exit.broken)
 }

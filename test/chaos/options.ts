@@ -46,7 +46,7 @@ SLIPWAY_CHAOS_NODE_ARGS   further arguments of Node for every process of the pro
 SLIPWAY_POSTGRES_BIN      where initdb and postgres are (default: the newest of /usr/lib/postgresql)
 
 Exit code: 0 nothing was violated; 1 something was; 2 wrong use; 3 the run is void: too little traffic, or too few faults took effect;
-4 this machine lacks what it takes.
+4 this machine lacks what it takes; 5 the run itself failed.
 `
 
 /** Reads the command line. @throws UsageError. */

@@ -90,14 +90,8 @@ export class Party {
     child.on('exit', (code, signal) => {
       const because = this.#because
       const how = signal ?? String(code)
-      log.write({
-        at: Date.now(),
-        type: 'exit',
-        name: this.name,
-        pid: child.pid ?? 0,
-        how,
-        ...(because && { because }),
-      })
+      const why = because === undefined ? { said: this.#lastWords() } : { because }
+      log.write({ at: Date.now(), type: 'exit', name: this.name, pid: child.pid ?? 0, how, ...why })
       if (because === undefined && this.#wanted) setTimeout(() => this.#wanted && this.start(), restartMs).unref()
     })
   }
@@ -137,6 +131,10 @@ export class Party {
   /** Moves its wall clock by so many seconds. */
   setClock(seconds: number): void {
     if (fakeTimeLibrary !== undefined) writeFileSync(this.#clockFile, `${seconds >= 0 ? '+' : ''}${seconds}s\n`)
+  }
+
+  #lastWords(): string {
+    return readFileSync(this.logFile, 'utf8').trimEnd().split('\n').at(-1)?.slice(0, 500) ?? ''
   }
 
   #clockEnv(): NodeJS.ProcessEnv {

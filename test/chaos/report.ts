@@ -112,9 +112,9 @@ function tallyFaults({ faults }: Histories, planned: readonly Fault[]): Record<s
 function tallyEnds({ processes }: Histories): Record<string, number> {
   const ended: Record<string, number> = {}
   for (const { type, name, how, because } of processes) {
-    if (type !== 'exit' || because === undefined || because === 'the end' || because === 'told to stop') continue
+    if (type !== 'exit' || because === 'the end' || because === 'told to stop') continue
     const kind = /^(hub|client|watcher|postgres)/.exec(name)?.[1] ?? 'provider'
-    const key = `${kind} ${how ?? ''}`
+    const key = because === undefined ? `${kind} by itself` : `${kind} ${how ?? ''}`
     ended[key] = (ended[key] ?? 0) + 1
   }
   return ended

@@ -53,7 +53,7 @@ export async function runRound(
   const counters = Object.fromEntries([...world.links].map(([name, link]) => [name, link.counters]))
   writeFileSync(join(places.histories, 'links.json'), `${JSON.stringify(counters, undefined, 2)}\n`)
   const violations = await runChecker(places.histories)
-  const report = judgeRound(places.histories, violations, { ...plan, ...options, faultsMs, restMs })
+  const report = judgeRound(places.histories, violations, { ...options, ...plan, faultsMs, restMs })
   writeFileSync(join(places.histories, 'report.json'), `${JSON.stringify(report, undefined, 2)}\n`)
   return report
 }

@@ -1,7 +1,6 @@
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, rmdirSync } from 'node:fs'
-import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { postgresBin, postgresUser } from './postgres.js'
@@ -51,7 +50,8 @@ export function sandboxFolder(): string {
  * @returns the exit code.
  */
 export async function enterSandbox(argv: readonly string[]): Promise<number> {
-  const folder = mkdtempSync(join(tmpdir(), 'slipway-chaos-'))
+  removeStale()
+  const folder = mkdtempSync(join(tmpdir(), `slipway-chaos-${process.pid}-`))
   const script = process.argv[1] ?? ''
   const setUp =
     'mkdir -p /run/netns && mount -t tmpfs none /run/netns && mount -t tmpfs -o mode=755 none "$0" && exec "$@"'
@@ -66,6 +66,14 @@ export async function enterSandbox(argv: readonly string[]): Promise<number> {
   const [code] = (await once(child, 'exit')) as [number | null]
   rmdirSync(folder)
   return code ?? 1
+}
+
+/** Empty folders of runs that were killed outright: nobody was left to remove them. */
+function removeStale(): void {
+  for (const name of readdirSync(tmpdir())) {
+    const pid = /^slipway-chaos-(\d+)-/.exec(name)?.[1]
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) rmdirSync(join(tmpdir(), name))
+  }
 }
 
 /** In the sandbox: resolves when the one outside is gone or was told to stop. */

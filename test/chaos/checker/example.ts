@@ -221,7 +221,9 @@ function watch(story: Story, watcher: string, missed: number): Open<WatchFile>[]
     const begin = [...existing.values()].map((seen): WatchedChange => ({ change: 'EXISTING', seen: { ...seen } }))
     const lines: WatchLine[] = [
       { ...stamp, type: 'start' },
-      { ...stamp, type: 'open', from: isEvent ? 'r0' : '', hub: 'hub-1' },
+      // A watch of events goes on from a list.
+      ...(isEvent ? [message(missed, true, begin)] : []),
+      { ...stamp, type: 'open', from: isEvent ? `r${missed}` : '', hub: 'hub-1' },
       ...(isEvent ? [] : [message(missed, true, begin)]),
       ...told.slice(0, half),
       { ...stamp, type: 'end', code: 'Unavailable', reason: '' },
@@ -347,5 +349,5 @@ function ledgerFiles(): Example['ledgers'] {
 
 /** As the rules take it. */
 export function asHistories(example: Example): Histories {
-  return example as unknown as Histories
+  return example
 }

@@ -1,4 +1,4 @@
-import type { Seen } from '../history.js'
+import type { Seen, WatchKind } from '../history.js'
 import { callsOf, linesOf, type Call } from './calls.js'
 import { groupBy, listingOf, text, type Histories, type Violation } from './histories.js'
 
@@ -115,26 +115,32 @@ export function powerAsWished(histories: Histories): readonly Violation[] {
 
 /** I5: what was released is RELEASED at rest; at the end everything is, and every request is GONE. */
 export function releasesArrive(histories: Histories): readonly Violation[] {
-  const violations: Violation[] = []
+  return [
+    ...releasedAtRest(histories),
+    ...endedAs(histories, 'host', 'RELEASED'),
+    ...endedAs(histories, 'request', 'GONE'),
+  ]
+}
+
+function releasedAtRest(histories: Histories): readonly Violation[] {
   const rest = new Map(listingOf(histories, 'rest', 'host')?.objects.map((host) => [host.uid, host]))
+  const found = new Map<string, Violation>()
   for (const call of callsOf(histories)) {
     const { invocation, outcome } = call
     if (invocation.op !== 'release' || invocation.by === 'clerk' || outcome?.type !== 'ok') continue
     const host = rest.get(invocation.uid)
-    if (host !== undefined && host.state !== 'RELEASED' && !violations.some(({ lines }) => lines.includes(host)))
-      violations.push({
-        rule: 'I5',
-        message: `${host.name} was released, and is ${host.state}`,
-        lines: [...linesOf(call), host],
-      })
+    if (host === undefined || host.state === 'RELEASED') continue
+    const message = `${host.name} was released, and is ${host.state}`
+    found.set(host.uid, { rule: 'I5', message, lines: [...linesOf(call), host] })
   }
-  for (const host of listingOf(histories, 'end', 'host')?.objects ?? [])
-    if (host.state !== 'RELEASED')
-      violations.push({ rule: 'I5', message: `${host.name} is ${host.state} at the end`, lines: [host] })
-  for (const request of listingOf(histories, 'end', 'request')?.objects ?? [])
-    if (request.state !== 'GONE')
-      violations.push({ rule: 'I5', message: `${request.name} is ${request.state} at the end`, lines: [request] })
-  return violations
+  return [...found.values()]
+}
+
+function endedAs(histories: Histories, kind: WatchKind, state: string): readonly Violation[] {
+  const objects = listingOf(histories, 'end', kind)?.objects ?? []
+  return objects
+    .filter((object) => object.state !== state)
+    .map((object) => ({ rule: 'I5', message: `${object.name} is ${object.state} at the end`, lines: [object] }))
 }
 
 function uidOf(call: Call | undefined): string {

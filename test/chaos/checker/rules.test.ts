@@ -1,6 +1,6 @@
 import t from 'tap'
 import { asHistories, goodRun } from './example.js'
-import { mutations } from './mutations.js'
+import { mutations } from './mutations/index.js'
 import { check, rules } from './rules.js'
 
 void t.test('a good run is not blamed', async (t) => {
@@ -68,6 +68,18 @@ void t.test('what looks odd and is right is not blamed', async (t) => {
           key: 'key-x',
           host: 'workspaces/default/hosts/x',
           want: { machineClass: '', hostname: 'x', labels: {}, providerData: {} },
+        }),
+    ],
+    [
+      'a hub that could not reach its database when it started',
+      ({ processes }) =>
+        void processes.push({
+          at: 1_005_000,
+          type: 'exit',
+          name: 'hub-2',
+          pid: 12,
+          how: '1',
+          said: 'slipway-hub: connect ECONNREFUSED 10.99.200.11:5432',
         }),
     ],
     [

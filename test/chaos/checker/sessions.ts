@@ -1,4 +1,4 @@
-import type { Seen } from '../history.js'
+import type { ProcessLine, Seen } from '../history.js'
 import { callsOf, linesOf, type Call } from './calls.js'
 import { groupBy, text, type Histories, type Violation } from './histories.js'
 
@@ -89,9 +89,14 @@ export function noInternalErrors({ clients }: Histories): readonly Violation[] {
   }))
 }
 
-/** No process of the product ends but by a fault or an order. */
+/** No process of the product ends but by a fault or an order; or a hub that cannot reach its database when it starts, and says so. */
 export function noUnexpectedEnds({ processes }: Histories): readonly Violation[] {
   return processes
-    .filter((line) => line.type === 'exit' && line.because === undefined)
+    .filter((line) => line.type === 'exit' && line.because === undefined && !isRefusedStart(line))
     .map((line) => ({ rule: 'D2', message: `${line.name} ended by itself (${line.how ?? ''})`, lines: [line] }))
+}
+
+/** Whether a hub ended in good order because its database was away at its start. Its service manager starts it again. */
+export function isRefusedStart({ name, how, said = '' }: ProcessLine): boolean {
+  return name.startsWith('hub-') && how === '1' && said.startsWith('slipway-hub: ')
 }

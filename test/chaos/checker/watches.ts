@@ -1,8 +1,6 @@
 import type { Seen, WatchedChange, WatchLine } from '../history.js'
 import { groupBy, listingOf, type Histories, type Violation, type WatchFile } from './histories.js'
 
-type Message = Extract<WatchLine, { type: 'message' }>
-
 /** A stretch of a watch from a fresh beginning, over any number of cuts and resumptions. */
 interface Chain {
   readonly watch: string
@@ -13,8 +11,8 @@ interface Chain {
 function chainsOf({ name, lines }: WatchFile): readonly Chain[] {
   const chains: { watch: string; lines: WatchLine[] }[] = []
   for (const line of lines) {
-    if (line.type === 'open' && line.from === '') chains.push({ watch: name, lines: [] })
-    else if (line.type === 'open' && chains.length === 0) chains.push({ watch: name, lines: [] })
+    const isAnew = line.type === 'open' && line.from === ''
+    if (isAnew || (chains.length === 0 && line.type !== 'start')) chains.push({ watch: name, lines: [] })
     chains.at(-1)?.lines.push(line)
   }
   return chains
@@ -97,35 +95,46 @@ export function everyEventOnce({ watches }: Histories): readonly Violation[] {
     })
 }
 
-/** S14: all watchers of a kind are told the same changes in the same order: where two streams overlap, they are equal. */
+/** S14: all watchers of a kind are told the same changes in the same order. */
 export function oneOrderForAll({ watches }: Histories): readonly Violation[] {
   const kinds = groupBy(watches, ({ kind }) => kind)
   return [...kinds.values()].flatMap((files) => {
-    const streams = files.flatMap(chainsOf).map((chain) => ({ chain, changes: changesOf(chain) }))
+    const streams = files.flatMap(chainsOf).map(streamOf)
     return streams.flatMap((one, index) => streams.slice(index + 1).flatMap((other) => compare(one, other)))
   })
 }
 
 interface Stream {
-  readonly chain: Chain
+  readonly watch: string
   readonly changes: readonly Seen[]
+  /** What it was told to exist: the version of each object that the list showed. */
+  readonly existing: ReadonlyMap<string, number>
 }
 
-function changesOf({ lines }: Chain): readonly Seen[] {
-  return lines
-    .filter((line): line is Message => line.type === 'message')
-    .flatMap(({ changes }) => changes.filter(({ change }) => change !== 'EXISTING').map(({ seen }) => seen))
+function streamOf({ watch, lines }: Chain): Stream {
+  const told = lines.flatMap((line) => (line.type === 'message' ? line.changes : []))
+  const existing = told
+    .filter(({ change }) => change === 'EXISTING')
+    .map(({ seen }) => [seen.uid, seen.version] as const)
+  const changes = told.filter(({ change }) => change !== 'EXISTING').map(({ seen }) => seen)
+  return { watch, changes, existing: new Map(existing) }
 }
 
-/** What both were told must be in one order, without anything between that only one of them was told; each may begin and end where it likes, but not both. */
+/** What a stream was told and the other one's list had not shown already. A list shows what was committed by then, which need not be the beginning of the order. */
+function toldBeyond({ changes }: Stream, { existing }: Stream): readonly Seen[] {
+  return changes.filter(({ uid, version }) => version > (existing.get(uid) ?? 0))
+}
+
+/** What both were told beyond their lists must be in one order, without anything that only one of them was told; one may end before the other. */
 function compare(one: Stream, other: Stream): readonly Violation[] {
-  const [mine, theirs] = [keysOf(one), keysOf(other)]
-  const common = one.changes.filter((seen) => theirs.has(placeKey(seen)))
-  const commonToo = other.changes.filter((seen) => mine.has(placeKey(seen)))
+  const [mine, theirs] = [toldBeyond(one, other), toldBeyond(other, one)]
+  const [myKeys, theirKeys] = [new Set(mine.map(placeKey)), new Set(theirs.map(placeKey))]
+  const common = mine.filter((seen) => theirKeys.has(placeKey(seen)))
+  const commonToo = theirs.filter((seen) => myKeys.has(placeKey(seen)))
   const blame = (what: string, lines: readonly (Seen | undefined)[]): readonly Violation[] => [
     {
       rule: 'S14',
-      message: `${one.chain.watch} and ${other.chain.watch} were told ${what}`,
+      message: `${one.watch} and ${other.watch} were told ${what}`,
       lines: lines.filter((line) => line !== undefined),
     },
   ]
@@ -134,21 +143,18 @@ function compare(one: Stream, other: Stream): readonly Violation[] {
     if (placeKey(seen) !== placeKey(twin)) return blame('changes in another order', [common[index - 1], seen, twin])
     if (seen.digest !== twin?.digest) return blame('the same version with other content', [seen, twin])
   }
-  const gaps = [outside(one, theirs), outside(other, mine)] as const
-  const missed = gaps[0].between ?? gaps[1].between
+  const gaps = [outside(mine, theirKeys), outside(theirs, myKeys)] as const
+  if (common.length === 0) return []
+  // Each began with a list, so that what it was not told after it is missing.
+  const missed = gaps.flatMap(({ before, between }) => [before, between]).find((seen) => seen !== undefined)
   if (missed !== undefined) return blame('not the same changes', [missed])
-  for (const end of ['before', 'after'] as const)
-    if (gaps[0][end] !== undefined && gaps[1][end] !== undefined && common.length > 0)
-      return blame(`other changes ${end} those that they have in common`, [gaps[0][end], gaps[1][end]])
-  return []
-}
-
-function keysOf({ changes }: Stream): ReadonlySet<string> {
-  return new Set(changes.map(placeKey))
+  const [mineAfter, theirsAfter] = [gaps[0].after, gaps[1].after]
+  if (mineAfter === undefined || theirsAfter === undefined) return []
+  return blame('other changes after those that they have in common', [mineAfter, theirsAfter])
 }
 
 /** The nearest changes that the others were not told: before the first that they share, between two such, after the last. */
-function outside({ changes }: Stream, shared: ReadonlySet<string>) {
+function outside(changes: readonly Seen[], shared: ReadonlySet<string>) {
   const isShared = (seen: Seen) => shared.has(placeKey(seen))
   const [first, last] = [changes.findIndex(isShared), changes.findLastIndex(isShared)]
   return {

@@ -85,7 +85,12 @@ async function watch(kind: WatchKind): Promise<void> {
   // Watchers begin with different hubs.
   let turn = settings.seed
   // A watch of events has no beginning of its own: it starts from a list.
-  while (kind === 'event' && revision === '') revision = await listed(clients[turn++ % clients.length])
+  while (kind === 'event' && revision === '') {
+    const list = await listEvents(clients[turn++ % clients.length])
+    if (list === undefined) continue
+    revision = list.revision
+    history.write({ ...stamp(), type: 'message', synced: true, ...list })
+  }
   async function* recorded(from: string, signal: AbortSignal): AsyncGenerator<Message> {
     const index = turn++ % clients.length
     const client = clients[index]
@@ -118,12 +123,16 @@ async function watch(kind: WatchKind): Promise<void> {
   }
 }
 
-async function listed(client: SlipwayClient | undefined): Promise<string> {
+/** The events so far, in one page: a watcher begins early. Undefined: not now. */
+async function listEvents(client: SlipwayClient | undefined) {
   try {
-    return (await client?.events.listEvents({ pageSize: 1 }))?.revision ?? ''
+    const list = await client?.events.listEvents({ pageSize: 1_000 })
+    if (list === undefined || list.nextPageToken !== '') throw new Error('there are more events than fit in a page')
+    const changes = list.events.map((event): WatchedChange => ({ change: 'EXISTING', seen: seenEvent(event) }))
+    return { revision: list.revision, changes }
   } catch {
     await sleep(200)
-    return ''
+    return undefined
   }
 }
 
