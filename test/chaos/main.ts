@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process'
+import { setMaxListeners } from 'node:events'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -57,6 +58,8 @@ function plan(options: Options, round: number) {
 
 async function runAll(options: Options): Promise<number> {
   const told = new AbortController()
+  // Every fault that lasts listens to it.
+  setMaxListeners(0, told.signal)
   void toldToStop().then(() => {
     told.abort(new Error('told to stop'))
     // Whatever hangs then: with this process, the kernel ends everything that it started.
