@@ -43,7 +43,7 @@ export const catalogue = [
   },
   {
     name: 'no-fence-on-reports',
-    profile: 'pauses',
+    profile: 'partitions',
     what: 'Reports are taken from whoever sends them, whatever fence they carry (I3).',
     changes: [
       {
@@ -67,7 +67,7 @@ export const catalogue = [
   },
   {
     name: 'any-holder-is-bound',
-    profile: 'pauses',
+    profile: 'partitions',
     what: 'Hello binds an item again under whatever fence the instance names, though another has claimed it since (I3).',
     changes: [
       { file: 'hub/dist/src/store/sessions.js', find: 'and work_items.fence = held.fence', replace: '' },

@@ -73,6 +73,14 @@ export const profiles = {
     'cloud-slow',
   ],
   cloud: ['cloud-answers-lost', 'cloud-answers-lost', 'cloud-refuses', 'cloud-slow', 'cloud-full', 'kill-provider'],
+  partitions: [
+    'database-cut-from-hub',
+    'database-cut-from-hub',
+    'cloud-slow',
+    'cut-link',
+    'cut-link-one-way',
+    'cloud-answers-lost',
+  ],
   watches: ['watcher-cut', 'watcher-cut', 'database-slow', 'database-slow', 'kill-hub', 'wake-ups-lost'],
 } as const satisfies Readonly<Record<string, readonly FaultKind[]>>
 export type Profile = keyof typeof profiles
@@ -153,7 +161,7 @@ export function inject(stage: Stage, kind: FaultKind): boolean {
     case 'database-cut-from-hub': {
       hub.pool.unreachable = true
       after(0, () => hub.pool.cut(random.chance(0.5)) as unknown as void)
-      after(random.between(100, leaseMs * 2), () => (hub.pool.unreachable = false))
+      after(random.between(100, leaseMs * 3), () => (hub.pool.unreachable = false))
       return hub.node.alive
     }
     case 'database-down': {

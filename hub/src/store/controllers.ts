@@ -64,13 +64,17 @@ export async function underController<T>(
   lease: Pick<ControllerLease, 'name' | 'fence'>,
   work: (tx: Tx) => Promise<T>,
 ): Promise<T> {
-  return inTransaction(db, async (tx) => {
-    const held = await sql`
+  return inTransaction(
+    db,
+    async (tx) => {
+      const held = await sql`
       select 1 from controllers
       where name = ${lease.name} and fence = ${lease.fence} and expires_at > clock_timestamp()
       for share
     `.execute(tx)
-    if (held.rows.length === 0) throw new ControllerLost(`controller ${lease.name} is another replica's by now`)
-    return work(tx)
-  })
+      if (held.rows.length === 0) throw new ControllerLost(`controller ${lease.name} is another replica's by now`)
+      return work(tx)
+    },
+    'sweep',
+  )
 }
