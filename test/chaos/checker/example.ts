@@ -94,6 +94,11 @@ function born(story: Story, id: string, machineClass: string): void {
   })
   story.next('request', `request-${id}`, { ...request, state: 'PENDING', generation: 1, observed: 0 })
   story.next('host', `host-${id}`, { ...fields, state: 'PLACED' })
+  story.next('event', `events/placed-${id}`, {
+    name: `events/placed-${id}`,
+    state: 'HostPlaced',
+    subject: fields.name,
+  })
   story.next('request', `request-${id}`, { ...request, state: 'PROVISIONING' })
   story.next('host', `host-${id}`, { ...fields, state: 'PROVISIONING' })
   story.next('request', `request-${id}`, { ...request, state: 'PROVISIONED', observed: 1 })

@@ -95,7 +95,7 @@ export function everyEventOnce({ watches }: Histories): readonly Violation[] {
     })
 }
 
-/** S14: all watchers of a kind are told the same changes in the same order. */
+/** S14: all watchers of a kind are told the same changes, and those of each object in the same order. Commits at one moment have no order among themselves. */
 export function oneOrderForAll({ watches }: Histories): readonly Violation[] {
   const kinds = groupBy(watches, ({ kind }) => kind)
   return [...kinds.values()].flatMap((files) => {
@@ -103,6 +103,9 @@ export function oneOrderForAll({ watches }: Histories): readonly Violation[] {
     return streams.flatMap((one, index) => streams.slice(index + 1).flatMap((other) => compare(one, other)))
   })
 }
+
+/** How many changes may be committed at one moment. */
+const atOneMoment = 25
 
 interface Stream {
   readonly watch: string
@@ -125,7 +128,7 @@ function toldBeyond({ changes }: Stream, { existing }: Stream): readonly Seen[] 
   return changes.filter(({ uid, version }) => version > (existing.get(uid) ?? 0))
 }
 
-/** What both were told beyond their lists must be in one order, without anything that only one of them was told; one may end before the other. */
+/** What both were told beyond their lists must be in one order for each object, without anything that only one of them was told; one may end before the other. */
 function compare(one: Stream, other: Stream): readonly Violation[] {
   const [mine, theirs] = [toldBeyond(one, other), toldBeyond(other, one)]
   const [myKeys, theirKeys] = [new Set(mine.map(placeKey)), new Set(theirs.map(placeKey))]
@@ -138,10 +141,13 @@ function compare(one: Stream, other: Stream): readonly Violation[] {
       lines: lines.filter((line) => line !== undefined),
     },
   ]
-  for (const [index, seen] of common.entries()) {
-    const twin = commonToo[index]
-    if (placeKey(seen) !== placeKey(twin)) return blame('changes in another order', [common[index - 1], seen, twin])
-    if (seen.digest !== twin?.digest) return blame('the same version with other content', [seen, twin])
+  const theirsByObject = groupBy(commonToo, objectKey)
+  for (const [object, changes] of groupBy(common, objectKey)) {
+    for (const [index, seen] of changes.entries()) {
+      const twin = theirsByObject.get(object)?.[index]
+      if (placeKey(seen) !== placeKey(twin)) return blame('changes in another order', [changes[index - 1], seen, twin])
+      if (seen.digest !== twin?.digest) return blame('the same version with other content', [seen, twin])
+    }
   }
   const gaps = [outside(mine, theirKeys), outside(theirs, myKeys)] as const
   if (common.length === 0) return []
@@ -157,11 +163,15 @@ function compare(one: Stream, other: Stream): readonly Violation[] {
 function outside(changes: readonly Seen[], shared: ReadonlySet<string>) {
   const isShared = (seen: Seen) => shared.has(placeKey(seen))
   const [first, last] = [changes.findIndex(isShared), changes.findLastIndex(isShared)]
-  return {
-    before: changes[first - 1],
-    between: changes.slice(first, last + 1).find((seen) => !isShared(seen)),
-    after: changes[last + 1],
-  }
+  const after = changes[last + 1]
+  // Where the others ended earlier, what was committed at the moment of their end may stand before something that they were still told.
+  const end = after === undefined ? last + 1 : Math.max(first, last + 1 - atOneMoment)
+  return { before: changes[first - 1], between: changes.slice(first, end).find((seen) => !isShared(seen)), after }
+}
+
+/** What changes have an order among themselves: those of one object, or the timeline of one subject. */
+function objectKey(seen: Seen): string {
+  return typeof seen['subject'] === 'string' ? seen['subject'] : seen.uid
 }
 
 function placeKey(seen: Seen | undefined): string {
