@@ -108,6 +108,6 @@ export const watches: readonly Mutation[] = [
   {
     name: 'events of one host are told in another order',
     rule: 'S14',
-    mutate: (run) => swap(run, 'watcher-1-event', ['events/ordered-a', 1], ['events/placed-a', 1]),
+    mutate: (run) => swap(run, 'watcher-1-event', ['events/ordered-r', 1], ['events/placed-r', 1]),
   },
 ]
