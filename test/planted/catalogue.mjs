@@ -24,10 +24,17 @@ export const catalogue = [
     ],
   },
   {
-    name: 'watch-ordered-by-transaction',
+    name: 'watch-forgets-behind-the-oldest',
     profile: 'watches',
-    what: 'The watch orders what it tells by transaction: changes of one row come out of order (I10).',
-    changes: [{ file: 'hub/dist/src/store/changes.js', find: 'order by id\n', replace: 'order by xid, id\n' }],
+    what: 'The watch stops before the oldest open transaction, and takes what it left out for told (I10).',
+    changes: [
+      {
+        file: 'hub/dist/src/store/changes.js',
+        find: 'not pg_visible_in_snapshot(xid, ${seen}::pg_snapshot)',
+        replace:
+          'not pg_visible_in_snapshot(xid, ${seen}::pg_snapshot) and xid < pg_snapshot_xmin(pg_current_snapshot())',
+      },
+    ],
   },
   {
     name: 'watch-revision-behind',
@@ -93,19 +100,6 @@ export const catalogue = [
         file: 'hub/dist/src/gateway/session-host.js',
         find: 'dispatcher.request(...registry.providerIds());',
         replace: '',
-      },
-    ],
-  },
-  {
-    name: 'ack-before-commit',
-    profile: 'database',
-    what: 'Reports are acknowledged before they are stored (I1, I4).',
-    changes: [
-      {
-        file: 'hub/dist/src/gateway/work-log.js',
-        find: 'const applied = await inTransaction(',
-        replace:
-          'for (const pending of batch) pending.resolve({ ok: true });\n            const applied = await inTransaction(',
       },
     ],
   },
@@ -185,6 +179,42 @@ export const catalogue = [
         file: 'sdk/dist/internal/lease.js',
         find: 'return nowMs - sentAtMs < this.#durationMs * actingShare;',
         replace: 'return true;',
+      },
+    ],
+  },
+  {
+    name: 'orders-at-once',
+    profile: 'mixed',
+    what: 'Two orders of one key at one moment do not wait for each other (I8).',
+    changes: [
+      {
+        file: 'hub/dist/src/store/idempotency.js',
+        find: 'select pg_advisory_xact_lock(hashtextextended(${`${key.scope} ${key.key}`}, 0))',
+        replace: 'select ${key.scope}::text',
+      },
+    ],
+  },
+  {
+    name: 'gone-without-delete',
+    profile: 'mixed',
+    what: 'A release ends with the record, and the server stays (I2).',
+    changes: [
+      {
+        file: 'sdk/dist/provider/dynamic.js',
+        find: 'await definition.delete(makeWorkContext(task), {',
+        replace: 'void ({',
+      },
+    ],
+  },
+  {
+    name: 'cancel-though-claimed',
+    profile: 'mixed',
+    what: 'A release takes a request for never claimed, and ends it while its machine is being made (I2).',
+    changes: [
+      {
+        file: 'hub/dist/src/store/host-reconcile.js',
+        find: "neverClaimed: row.state === 'PENDING' && unclaimed.has(row.id)",
+        replace: "neverClaimed: row.state === 'PENDING' || row.state === 'PROVISIONING'",
       },
     ],
   },

@@ -53,6 +53,8 @@ export const profiles = {
     'cloud-slow',
     'cloud-slow',
     'clock-jump',
+    'database-slow',
+    'database-slow',
   ],
   database: [
     'database-cut-from-hub',
@@ -144,7 +146,7 @@ export function inject(stage: Stage, kind: FaultKind): boolean {
     case 'stop-provider-briefly':
       return stop(stage, instance.node, random.between(200, leaseMs * 0.6))
     case 'stop-provider-past-lease':
-      return stop(stage, instance.node, leaseMs * random.between(1.1, 2.5))
+      return stop(stage, instance.node, leaseMs * random.between(1.1, 3.5))
     case 'cut-link': {
       const heal = [network.cut(hub.node, instance.node), network.cut(instance.node, hub.node)]
       after(random.between(100, leaseMs * 2), () => heal.forEach((undo) => undo()))

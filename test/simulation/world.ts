@@ -35,7 +35,7 @@ export interface WorldFaults {
 export const noWorldFaults: WorldFaults = { refusedBefore: 0, answersLost: 0, rateLimited: 0, noCapacity: 0, slow: 0 }
 
 /** What a create may be under way at most, and how long after it a listing may still not show it. */
-export const effectTimeoutMs = 4_000
+export const effectTimeoutMs = 12_000
 export const listingLagMs = 2_000
 /** After which the clouds' client libraries give up waiting for an answer. */
 const clientTimeoutMs = 6_000
@@ -283,6 +283,12 @@ export class World {
         return answer(() => reject(new ProviderError('RATE_LIMITED', 'too many requests', { retryAfterMs: 500 })))
       }
       const lost = random.chance(faults.answersLost)
+      if (lost && mayBeLate && random.chance(0.5)) {
+        // Its caller is told of a failure, and it happens all the same, later.
+        this.totals.faults += 1
+        this.#scheduler.schedule(random.between(50, effectTimeoutMs - 50), () => void attempt(work), 'world')
+        return answer(() => reject(new ProviderError('UNAVAILABLE', 'gateway timeout')))
+      }
       const delayMs = random.chance(faults.slow)
         ? random.between(100, mayBeLate ? effectTimeoutMs - 50 : 2_000)
         : random.between(2, 80)
@@ -307,5 +313,14 @@ export class World {
         'world',
       )
     })
+  }
+}
+
+/** For what nobody waits for. */
+function attempt(work: () => unknown): void {
+  try {
+    work()
+  } catch {
+    // It was refused, and nobody hears of it.
   }
 }

@@ -129,15 +129,32 @@ export class Slipway {
   readonly gateway: string
   readonly token: string
   readonly hub: Process
+  /** Where its database is; undefined: embedded, for this hub alone. */
+  readonly database: string | undefined
+  readonly #env: NodeJS.ProcessEnv
   readonly #t: Test
+  #replicas = 1
 
-  private constructor(t: Test, parts: { folder: string; url: string; gateway: string; token: string; hub: Process }) {
+  private constructor(
+    t: Test,
+    parts: {
+      folder: string
+      url: string
+      gateway: string
+      token: string
+      hub: Process
+      database: string | undefined
+      env: NodeJS.ProcessEnv
+    },
+  ) {
     this.#t = t
     this.folder = parts.folder
     this.url = parts.url
     this.gateway = parts.gateway
     this.token = parts.token
     this.hub = parts.hub
+    this.database = parts.database
+    this.#env = parts.env
   }
 
   /** Starts a hub: on a fresh database of SLIPWAY_TEST_DATABASE_URL where that is set, else on its embedded one. */
@@ -146,6 +163,8 @@ export class Slipway {
     const [api, gateway] = [await freePort(), await freePort()]
     const tokenFile = join(folder, 'token')
     const database = await freshDatabase(t)
+    const shared =
+      database === undefined ? {} : { DATABASE_URL: database, SLIPWAY_KEY: randomBytes(32).toString('hex') }
     const where = database === undefined ? ['dev', '--data-dir', join(folder, 'hub')] : ['serve', '--migrate']
     const hub = new Process(
       t,
@@ -161,10 +180,7 @@ export class Slipway {
         '--bootstrap-token-file',
         tokenFile,
       ],
-      {
-        ...(database !== undefined && { DATABASE_URL: database, SLIPWAY_KEY: randomBytes(32).toString('hex') }),
-        ...env,
-      },
+      { ...shared, ...env },
     )
     const url = `http://127.0.0.1:${api}`
     await until('the hub', async () => {
@@ -177,9 +193,59 @@ export class Slipway {
       gateway: `127.0.0.1:${gateway}`,
       token: readFileSync(tokenFile, 'utf8').trim(),
       hub,
+      database,
+      env: shared,
     })
     await slipway.ok('login', '--server', url, '--token-file', tokenFile)
     return slipway
+  }
+
+  /** Starts one more replica on the same database; undefined where that is embedded. */
+  async startReplica(
+    env: NodeJS.ProcessEnv = {},
+  ): Promise<{ readonly hub: Process; readonly url: string } | undefined> {
+    if (this.database === undefined) return undefined
+    const [api, gateway] = [await freePort(), await freePort()]
+    this.#replicas += 1
+    const hub = new Process(
+      this.#t,
+      `hub-${this.#replicas}`,
+      this.folder,
+      [
+        join(root, 'hub/bin/slipway-hub.js'),
+        'serve',
+        '--listen',
+        `127.0.0.1:${api}`,
+        '--gateway-listen',
+        `127.0.0.1:${gateway}`,
+      ],
+      { ...this.#env, ...env },
+    )
+    const url = `http://127.0.0.1:${api}`
+    await until('the replica', async () => {
+      if (!hub.running) throw new Error(`the replica ended: ${hub.output()}`)
+      return (await fetch(`${url}/readyz`)).ok
+    })
+    return { hub, url }
+  }
+
+  /** Orders a host, and sends the same order again until it is answered. */
+  async keepOrdering(name: string, machineClass: string): Promise<void> {
+    const body = JSON.stringify({
+      parent: 'workspaces/default',
+      hostId: name,
+      requestId: `order-${name}`,
+      host: { machineClass: `machineClasses/${machineClass}` },
+    })
+    await until(`an answer to the order of ${name}`, async () => {
+      const response = await fetch(`${this.url}/slipway.hub.v1.HostService/CreateHost`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${this.token}`, 'content-type': 'application/json' },
+        body,
+        signal: AbortSignal.timeout(10_000),
+      })
+      return response.ok
+    })
   }
 
   /** Runs the command line to its end. */
