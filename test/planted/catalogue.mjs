@@ -171,18 +171,6 @@ export const catalogue = [
     ],
   },
   {
-    name: 'paused-holder-acts',
-    profile: 'pauses',
-    what: 'A holder that was paused acts on an old word of the hub when it wakes up (I1).',
-    changes: [
-      {
-        file: 'sdk/dist/internal/lease.js',
-        find: 'return nowMs - sentAtMs < this.#durationMs * actingShare;',
-        replace: 'return true;',
-      },
-    ],
-  },
-  {
     name: 'orders-at-once',
     profile: 'mixed',
     what: 'Two orders of one key at one moment do not wait for each other (I8).',
@@ -203,18 +191,6 @@ export const catalogue = [
         file: 'sdk/dist/provider/dynamic.js',
         find: 'await definition.delete(makeWorkContext(task), {',
         replace: 'void ({',
-      },
-    ],
-  },
-  {
-    name: 'cancel-though-claimed',
-    profile: 'mixed',
-    what: 'A release takes a request for never claimed, and ends it while its machine is being made (I2).',
-    changes: [
-      {
-        file: 'hub/dist/src/store/host-reconcile.js',
-        find: "neverClaimed: row.state === 'PENDING' && unclaimed.has(row.id)",
-        replace: "neverClaimed: row.state === 'PENDING' || row.state === 'PROVISIONING'",
       },
     ],
   },

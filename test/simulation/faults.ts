@@ -20,6 +20,7 @@ export const faultKinds = [
   'cut-link-one-way',
   'break-stream',
   'database-cut-from-hub',
+  'database-cut-past-lease',
   'database-down',
   'database-answers-lost',
   'database-slow',
@@ -76,12 +77,12 @@ export const profiles = {
   ],
   cloud: ['cloud-answers-lost', 'cloud-answers-lost', 'cloud-refuses', 'cloud-slow', 'cloud-full', 'kill-provider'],
   partitions: [
-    'database-cut-from-hub',
-    'database-cut-from-hub',
+    'database-cut-past-lease',
+    'database-cut-past-lease',
+    'cloud-slow',
     'cloud-slow',
     'cut-link',
     'cut-link-one-way',
-    'cloud-answers-lost',
   ],
   watches: ['watcher-cut', 'watcher-cut', 'database-slow', 'database-slow', 'kill-hub', 'wake-ups-lost'],
 } as const satisfies Readonly<Record<string, readonly FaultKind[]>>
@@ -160,10 +161,13 @@ export function inject(stage: Stage, kind: FaultKind): boolean {
       return true
     case 'break-stream':
       return network.breakOne()
-    case 'database-cut-from-hub': {
+    case 'database-cut-from-hub':
+    case 'database-cut-past-lease': {
+      const lastsMs =
+        kind === 'database-cut-from-hub' ? random.between(100, leaseMs * 2) : leaseMs * random.between(2.2, 4)
       hub.pool.unreachable = true
       after(0, () => hub.pool.cut(random.chance(0.5)) as unknown as void)
-      after(random.between(100, leaseMs * 3), () => (hub.pool.unreachable = false))
+      after(lastsMs, () => (hub.pool.unreachable = false))
       return hub.node.alive
     }
     case 'database-down': {

@@ -17,6 +17,7 @@ interface Options {
   readonly keepGoing: boolean
   readonly report?: string
   readonly planted?: string
+  readonly record: boolean
 }
 
 function wholeNumber(text: string): number {
@@ -39,6 +40,7 @@ const options = new Command('npm run simulate --')
     '--planted <name>',
     'run with a planted bug, or with «all» of them in turn, until it is found; --seeds is the most to try for each',
   )
+  .option('--record', 'with --planted all: write which seed found which into test/planted/seeds.json', false)
   .addHelpText(
     'after',
     '\nIt needs PostgreSQL: the server that SLIPWAY_TEST_DATABASE_URL names, else the embedded one is started. Its databases are its own, and dropped at the end.',
@@ -101,6 +103,10 @@ async function find(server: string, name: string): Promise<boolean> {
       ),
   )
   if (options.report !== undefined) writeFileSync(options.report, `${JSON.stringify(found, undefined, 2)}\n`)
+  if (options.record) {
+    const seeds = Object.fromEntries(found.flatMap((row) => (row.seed === undefined ? [] : [[row.name, row.seed]])))
+    writeFileSync(new URL('../../planted/seeds.json', import.meta.url), `${JSON.stringify(seeds, undefined, 2)}\n`)
+  }
   return found.every((row) => row.seed !== undefined)
 }
 

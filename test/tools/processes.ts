@@ -122,6 +122,9 @@ export interface CliResult {
   readonly stderr: string
 }
 
+/** Variables of a hub, or what makes them of its database's address: undefined where that is embedded. */
+export type Environment = NodeJS.ProcessEnv | ((database: string | undefined) => Promise<NodeJS.ProcessEnv>)
+
 /** A hub, with a command line that is logged in to it. */
 export class Slipway {
   readonly folder: string
@@ -158,7 +161,7 @@ export class Slipway {
   }
 
   /** Starts a hub: on a fresh database of SLIPWAY_TEST_DATABASE_URL where that is set, else on its embedded one. */
-  static async start(t: Test, env: NodeJS.ProcessEnv = {}): Promise<Slipway> {
+  static async start(t: Test, env: Environment = {}): Promise<Slipway> {
     const folder = temporaryFolder(t)
     const [api, gateway] = [await freePort(), await freePort()]
     const tokenFile = join(folder, 'token')
@@ -180,7 +183,7 @@ export class Slipway {
         '--bootstrap-token-file',
         tokenFile,
       ],
-      { ...shared, ...env },
+      { ...shared, ...(typeof env === 'function' ? await env(database) : env) },
     )
     const url = `http://127.0.0.1:${api}`
     await until('the hub', async () => {
