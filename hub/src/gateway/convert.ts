@@ -29,7 +29,6 @@ import type * as facts from '../domain/facts.js'
 import type { Capability as DomainCapability, Health as DomainHealth } from '../domain/provider/provider.js'
 import type { OrderToValidate } from '../domain/provider/validator.js'
 import type { ObservedFacts, ReportFacts } from '../domain/request/apply-report.js'
-import { ownershipKey } from '../domain/names.js'
 import type { ItemKind as StoredItemKind, MachineRequestRow, MachineRow } from '../store/tables.js'
 import type { StoredStep } from '../store/work-items.js'
 
@@ -333,13 +332,6 @@ export function toObserved(row: MachineRequestRow | MachineRow) {
     })),
     ...(isRequest && { createInDoubt: row.create_in_doubt }),
   }
-}
-
-/** An ownership key's two halves, or undefined for a key that no hub made. */
-export function parseOwnershipKey(key: string): { readonly hubId: string; readonly requestId: string } | undefined {
-  const match = /^([0-9a-f-]{36})\/([0-9a-f-]{36})$/.exec(key)
-  if (match?.[1] === undefined || match[2] === undefined) return undefined
-  return ownershipKey(match[1], match[2]) === key ? { hubId: match[1], requestId: match[2] } : undefined
 }
 
 /** An order as its provider is asked about it, before a request exists. */
