@@ -1,4 +1,4 @@
---! compatible
+--! breaking
 -- Orphans get a name, a history and an order to remove them; providers a policy. What was in the table is seen again by the next listing.
 
 drop table orphans;
@@ -38,6 +38,8 @@ create table orphans (
   -- When the order is to be given, or given again. Null: there is none, or it was carried out.
   removal_due_at timestamptz,
   removal_attempts integer not null default 0,
+  -- When it was given last, while no answer has come.
+  removal_sent_at timestamptz,
   -- When an instance said that it is gone.
   removal_done_at timestamptz,
   refused_at timestamptz,
@@ -52,7 +54,12 @@ create unique index orphans_name on orphans (provider_id, name);
 create index orphans_by_id on orphans (id);
 create index orphans_due on orphans (provider_id, removal_due_at) where removal_due_at is not null;
 
-create trigger touch before update on orphans for each row when (old.* is distinct from new.*) execute function touch();
+-- Being seen once more changes nothing that a decision could rest on.
+create trigger touch before update on orphans for each row when (
+  (old.ownership_key, old.keep_reason, old.kept_by, old.kept_for, old.removal_order_id, old.removal_done_at, old.last_error)
+  is distinct from
+  (new.ownership_key, new.keep_reason, new.kept_by, new.kept_for, new.removal_order_id, new.removal_done_at, new.last_error)
+) execute function touch();
 
 -- One row a provider: its lock makes one pass of it at a time, over all replicas.
 create table orphan_passes (

@@ -22,6 +22,7 @@ import { serviceDefinition } from './grpc-adapter.js'
 import { Heartbeats } from './heartbeats.js'
 import { listen, type Listener } from './listener.js'
 import { validateLive, type LiveVerdict } from './live-validator.js'
+import { OrphanCourier } from './orphan-courier.js'
 import type { SessionStream } from './outbox.js'
 import { identifyPeer } from './peer.js'
 import { addReflection } from './reflection.js'
@@ -52,6 +53,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   const log = deps.log.child({ component: 'gateway' })
   const registry = new SessionRegistry()
   const dispatcher = new Dispatcher(deps, registry)
+  const courier = new OrphanCourier(deps, registry)
   const workLog = new WorkLog(deps.db, deps.wake, log)
   const heartbeats = new Heartbeats({
     db: deps.db,
@@ -78,7 +80,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
     { host: deps.config.gatewayHost, port: deps.config.gatewayPort, names: deps.config.gatewayNames },
     log,
   )
-  const stopTimers = keepLooking(deps, registry, dispatcher)
+  const stopTimers = keepLooking(deps, registry, dispatcher, courier)
   log.info({ host: listener.host, port: listener.port }, 'gateway listens')
   return {
     host: listener.host,
@@ -90,7 +92,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
       health.setStatus('', 'NOT_SERVING')
       health.setStatus(ProviderService.typeName, 'NOT_SERVING')
       stopTimers()
-      await dispatcher.stop()
+      await Promise.all([dispatcher.stop(), courier.stop()])
       for (const session of registry.all()) session.drain('this replica is shutting down', deadlineMs)
       await closeAll({ server, listener, registry, heartbeats, workLog }, deadlineMs)
     },
@@ -141,18 +143,29 @@ function implementation(deps: GatewayDeps, parts: StreamParts) {
 }
 
 /** Looks for work, and for changed configurations, when woken and from time to time without. */
-function keepLooking(deps: GatewayDeps, registry: SessionRegistry, dispatcher: Dispatcher): () => void {
+function keepLooking(
+  deps: GatewayDeps,
+  registry: SessionRegistry,
+  dispatcher: Dispatcher,
+  courier: OrphanCourier,
+): () => void {
   const configure = (providerId: string): void => {
     refreshProvider(deps, registry, providerId).catch((error: unknown) =>
       deps.log.warn({ err: error, providerId }, 'cannot look at a provider now'),
     )
   }
   const stops = [
-    deps.wake.on('work', ({ providerId }) => dispatcher.request(providerId)),
+    deps.wake.on('work', ({ providerId }) => {
+      dispatcher.request(providerId)
+      courier.request(providerId)
+    }),
     deps.wake.on('provider', ({ providerId }) => configure(providerId)),
   ]
   const timers = [
-    setInterval(() => dispatcher.request(...registry.providerIds()), deps.config.sweepMs),
+    setInterval(() => {
+      dispatcher.request(...registry.providerIds())
+      courier.request(...registry.providerIds())
+    }, deps.config.sweepMs),
     setInterval(() => registry.providerIds().forEach(configure), providerSweepMs),
   ]
   for (const timer of timers) timer.unref()

@@ -371,6 +371,7 @@ export interface OrphansTable {
   removal_order_id: string | null
   removal_due_at: Date | null
   removal_attempts: Generated<number>
+  removal_sent_at: Date | null
   removal_done_at: Date | null
   refused_at: Date | null
   last_error: ColumnType<LastError | null, string | null | undefined, string | null>
