@@ -6,7 +6,6 @@ drop table orphans;
 create table orphans (
   provider_id uuid not null references providers (id),
   id uuid not null,
-  -- Unique for its provider.
   name text not null,
   provider_name text not null,
   kind text not null,
@@ -50,7 +49,7 @@ create table orphans (
   primary key (provider_id, id)
 );
 create unique index orphans_external on orphans (provider_id, kind, external_id);
-create unique index orphans_name on orphans (provider_id, name);
+create unique index orphans_name on orphans (name);
 create index orphans_by_id on orphans (id);
 create index orphans_due on orphans (provider_id, removal_due_at) where removal_due_at is not null;
 

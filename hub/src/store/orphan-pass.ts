@@ -356,6 +356,8 @@ export async function orderRemoval(tx: Tx, row: OrphanRow, by: string, now: Date
       removal_due_at: now,
       keep_reason: null,
       keep_message: '',
+      kept_by: null,
+      kept_for: '',
       refused_at: null,
       last_error: null,
     })

@@ -25,7 +25,7 @@ export const file_slipway_hub_v1_orphan: GenFile = /*@__PURE__*/
  */
 export type Orphan = Message<"slipway.hub.v1.Orphan"> & {
   /**
-   * Resource name, `providers/{provider}/orphans/{id}`.
+   * Resource name, `providers/{provider}/orphans/{id}`. Ids are unique over all providers: `providers/-/orphans/{id}` names the same one in a call.
    *
    * @generated from field: string name = 1;
    */
@@ -353,7 +353,7 @@ export enum OrphanKeepReason {
   REMOVAL_STOPPED = 13,
 
   /**
-   * It is its turn after a later listing: as many as the policy allows were ordered after this one.
+   * Its turn comes after a later listing: as many as the policy allows were ordered after the last one, for example.
    *
    * @generated from enum value: ORPHAN_KEEP_REASON_LIMIT_REACHED = 14;
    */
