@@ -29,9 +29,13 @@ const refusals: Partial<Record<KeepReason, ErrorReason>> = {
 }
 
 function orphanNotFound(name: string): HubError {
-  return new HubError('ORPHAN_NOT_FOUND', `there is no orphan ${name}, or it is gone; \`slipway get orphans\` lists them`, {
-    metadata: { orphan: name },
-  })
+  return new HubError(
+    'ORPHAN_NOT_FOUND',
+    `there is no orphan ${name}, or it is gone; \`slipway get orphans\` lists them`,
+    {
+      metadata: { orphan: name },
+    },
+  )
 }
 
 function filterOf(parent: string, filter: hub.OrphanFilter | undefined): OrphanListFilter {

@@ -39,7 +39,15 @@ import { toProvider } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
 
 const defaultTtlMs = 3_600_000
-const mutable = ['config', 'credentials', 'labels', 'annotations', 'auto_accept_machines', 'draining', 'orphan_policy'] as const
+const mutable = [
+  'config',
+  'credentials',
+  'labels',
+  'annotations',
+  'auto_accept_machines',
+  'draining',
+  'orphan_policy',
+] as const
 
 const stateNumbers = {
   PENDING: hub.ProviderState.PENDING,
@@ -300,7 +308,10 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
 /** @throws HubError INVALID_FIELD for a policy about orphans where there can be none. */
 function refusePolicy(provider: hub.Provider, kind: ProviderRow['kind']): void {
   if (provider.orphanPolicy === undefined || kind === 'DYNAMIC') return
-  throw invalidField('provider.orphan_policy', 'is for dynamic providers; a static one creates nothing that could be left over')
+  throw invalidField(
+    'provider.orphan_policy',
+    'is for dynamic providers; a static one creates nothing that could be left over',
+  )
 }
 
 export function immutable(field: string): HubError {

@@ -265,8 +265,7 @@ export function toOrphan(row: ShownOrphan): hub.Orphan {
     ownershipKey: row.ownership_key,
     machineRequest: named('machine_request', row.request_name),
     state: orphanStateNumbers[orphanStateOf(row)],
-    keepReason:
-      row.keep_reason === null ? hub.OrphanKeepReason.UNSPECIFIED : orphanKeepReasonNumbers[row.keep_reason],
+    keepReason: row.keep_reason === null ? hub.OrphanKeepReason.UNSPECIFIED : orphanKeepReasonNumbers[row.keep_reason],
     keepMessage: row.keep_message,
     sightings: row.sightings,
     firstSeenTime: toTime(row.first_seen_at),

@@ -59,12 +59,7 @@ export class OrphanCourier {
   async #carry(providerId: string): Promise<void> {
     const { db, config, hubId, wake } = this.#deps
     const orders = await inTransaction(db, (tx) =>
-      takeDueOrders(
-        tx,
-        providerId,
-        { hubId, ...orphanTimes(config) },
-        config.orphanRemovalTimeoutMs + answerSlackMs,
-      ),
+      takeDueOrders(tx, providerId, { hubId, ...orphanTimes(config) }, config.orphanRemovalTimeoutMs + answerSlackMs),
     )
     if (orders.length === 0) return
     // The same instance gets all of them, and works them off one by one. One that is gone by now leaves them to be due again.

@@ -123,10 +123,5 @@ export async function readSurroundings(
 
 /** A provider that was not deleted. */
 export async function findLiveProvider(db: Db, id: string): Promise<ProviderRow | undefined> {
-  return db
-    .selectFrom('providers')
-    .selectAll()
-    .where('id', '=', id)
-    .where('deleted_at', 'is', null)
-    .executeTakeFirst()
+  return db.selectFrom('providers').selectAll().where('id', '=', id).where('deleted_at', 'is', null).executeTakeFirst()
 }

@@ -7,7 +7,14 @@ import { nextLastError } from '../domain/request/apply-report.js'
 import { databaseTime, type Tx } from './database.js'
 import { appendEvents, hubCause } from './events.js'
 import { orphanEvent, orphanText } from './orphan-events.js'
-import { findLiveProvider, readRecords, readSurroundings, referenceOf, toFacts, type OrphanTimes } from './orphan-facts.js'
+import {
+  findLiveProvider,
+  readRecords,
+  readSurroundings,
+  referenceOf,
+  toFacts,
+  type OrphanTimes,
+} from './orphan-facts.js'
 import { noOrder } from './orphan-pass.js'
 import type { OrphanRow } from './tables.js'
 

@@ -153,13 +153,7 @@ function seenEvent(row: OrphanRow): EventDraft {
 }
 
 /** Another key on it makes another thing of it. */
-async function beginAnew(
-  tx: Tx,
-  row: OrphanRow,
-  resource: SeenResource,
-  listingId: string,
-  now: Date,
-): Promise<void> {
+async function beginAnew(tx: Tx, row: OrphanRow, resource: SeenResource, listingId: string, now: Date): Promise<void> {
   await tx
     .updateTable('orphans')
     .set({

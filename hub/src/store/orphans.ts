@@ -4,7 +4,14 @@ import type { KeepReason, Kept } from '../domain/orphan/orphan.js'
 import { keptByPolicy, keptFromEverybody } from '../domain/orphan/policy.js'
 import type { Db, Tx } from './database.js'
 import { orphanEvent, orphanText } from './orphan-events.js'
-import { findLiveProvider, readRecords, readSurroundings, referenceOf, toFacts, type OrphanTimes } from './orphan-facts.js'
+import {
+  findLiveProvider,
+  readRecords,
+  readSurroundings,
+  referenceOf,
+  toFacts,
+  type OrphanTimes,
+} from './orphan-facts.js'
 import { noOrder, orderRemoval } from './orphan-pass.js'
 import type { OrphanRow } from './tables.js'
 

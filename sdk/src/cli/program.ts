@@ -313,7 +313,6 @@ function addOperations({ program, session }: Run): void {
     .action(async (name: string, options: { reason: string; yes?: boolean }, command: Command) =>
       (await module()).operateRequest(session(command), name, { forget: options.reason, yes: options.yes ?? false }),
     )
-  addOrphans({ program, session })
   const provider = program.command('provider').description('providers')
   provider
     .command('add <NAME>')
@@ -340,25 +339,15 @@ function addOperations({ program, session }: Run): void {
       (await module()).drainProvider(session(command), name, true),
     )
   provider
-    .command('orphans <NAME>')
-    .description('set what becomes of its orphans; removal that had stopped itself goes on')
-    .option('--mode <report|remove>', 'show them, or remove them')
-    .option('--min-age <TIME>', 'remove only what was seen for this long')
-    .option('--max-per-pass <N>', 'at most this many after one listing')
-    .option('--max-percent <N>', 'stop where more than this share of what is listed would go after one listing')
-    .addHelpText('after', '\nExample:\n  slipway provider orphans fra1 --mode remove --min-age 2h\n')
-    .action(async (name: string, _options, command: Command) =>
-      (await import('./commands/orphans.js')).setOrphanPolicy(session(command), name, command.opts()),
-    )
-  provider
     .command('undrain <NAME>')
     .description('place orders on it again')
     .action(async (name: string, _options, command: Command) =>
       (await module()).drainProvider(session(command), name, false),
     )
+  addOrphans({ program, session }, provider)
 }
 
-function addOrphans({ program, session }: Pick<Run, 'program' | 'session'>): void {
+function addOrphans({ program, session }: Pick<Run, 'program' | 'session'>, provider: Command): void {
   const module = () => import('./commands/orphans.js')
   const orphan = program.command('orphan').description('what exists out there under our key, and no record owns')
   orphan
@@ -381,8 +370,17 @@ function addOrphans({ program, session }: Pick<Run, 'program' | 'session'>): voi
   orphan
     .command('unkeep <NAME>')
     .description('leave it to the policy again')
+    .action(async (name: string, _options, command: Command) => (await module()).keepOrphan(session(command), name, ''))
+  provider
+    .command('orphans <NAME>')
+    .description('set what becomes of its orphans; removal that had stopped itself goes on')
+    .option('--mode <report|remove>', 'show them, or remove them')
+    .option('--min-age <TIME>', 'remove only what was seen for this long')
+    .option('--max-per-pass <N>', 'at most this many after one listing')
+    .option('--max-percent <N>', 'stop where more than this share of what is listed would go after one listing')
+    .addHelpText('after', '\nExample:\n  slipway provider orphans fra1 --mode remove --min-age 2h\n')
     .action(async (name: string, _options, command: Command) =>
-      (await module()).keepOrphan(session(command), name, ''),
+      (await module()).setOrphanPolicy(session(command), name, command.opts()),
     )
 }
 

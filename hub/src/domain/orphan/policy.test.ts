@@ -115,7 +115,10 @@ void t.test('a person overrides what the policy is careful about, and nothing el
 void t.test('an order is taken back when what it rests on has changed', async (t) => {
   const ordered = { ...orphan, orderedAt: ago(minutes) }
   for (const breach of breaches) {
-    const [facts, surroundings] = [{ ...ordered, ...breach.orphan }, { ...around, ...breach.around }]
+    const [facts, surroundings] = [
+      { ...ordered, ...breach.orphan },
+      { ...around, ...breach.around },
+    ]
     t.equal(takenBack({ orphan: facts, byPerson: false }, surroundings)?.reason, breach.reason, JSON.stringify(breach))
   }
   t.equal(takenBack({ orphan: ordered, byPerson: false }, around), undefined)
@@ -123,8 +126,15 @@ void t.test('an order is taken back when what it rests on has changed', async (t
   const live = { ...ordered, request: { ...gone, state: 'PROVISIONED' as const } }
   t.equal(takenBack({ orphan: live, byPerson: true }, around)?.reason, 'REQUEST_LIVE')
   const restored = { ...around, restoredAt: ago(0) }
-  t.equal(takenBack({ orphan: ordered, byPerson: true }, restored)?.reason, 'RESTORED', 'orders out of a backup are void')
-  t.equal(takenBack({ orphan: { ...orphan, orderedAt: now }, byPerson: true }, { ...around, restoredAt: ago(1) }), undefined)
+  t.equal(
+    takenBack({ orphan: ordered, byPerson: true }, restored)?.reason,
+    'RESTORED',
+    'orders out of a backup are void',
+  )
+  t.equal(
+    takenBack({ orphan: { ...orphan, orderedAt: now }, byPerson: true }, { ...around, restoredAt: ago(1) }),
+    undefined,
+  )
 })
 
 void t.test('a pass has a limit, and stops itself where too many would go', async (t) => {
@@ -212,20 +222,29 @@ function pick(from: Surroundings, breach: Breach): Partial<Surroundings> {
   return { effectTimeoutMs, listingLagMs, graceMs, restoreGraceMs, ...minAge }
 }
 
-void t.test('a pass removes only what is judged removable alone, within its limits, and all or nothing of it is stopped', async (t) => {
-  const property = fc.property(
-    fc.array(someOrphan, { maxLength: 30 }),
-    someSurroundings,
-    fc.integer({ min: 0, max: 60 }),
-    fc.boolean(),
-    (orphans, surroundings, owned, isComplete) => {
-      const { verdicts, stop } = judgePass(orphans, { complete: isComplete, owned }, surroundings)
-      const removed = orphans.filter((_, index) => verdicts[index]?.kind === 'remove')
-      const removable = removed.every((one) => one.orderedAt === null && keptByPolicy(one, surroundings) === undefined)
-      const within = removed.length <= Math.min(surroundings.policy.maxPerPass, Math.max(1, (owned * surroundings.policy.maxPercent) / 100))
-      return removable && within && (isComplete || removed.length === 0) && (stop === undefined || removed.length === 0)
-    },
-  )
-  fc.assert(property, { numRuns: 2_000 })
-  t.pass()
-})
+void t.test(
+  'a pass removes only what is judged removable alone, within its limits, and all or nothing of it is stopped',
+  async (t) => {
+    const property = fc.property(
+      fc.array(someOrphan, { maxLength: 30 }),
+      someSurroundings,
+      fc.integer({ min: 0, max: 60 }),
+      fc.boolean(),
+      (orphans, surroundings, owned, isComplete) => {
+        const { verdicts, stop } = judgePass(orphans, { complete: isComplete, owned }, surroundings)
+        const removed = orphans.filter((_, index) => verdicts[index]?.kind === 'remove')
+        const removable = removed.every(
+          (one) => one.orderedAt === null && keptByPolicy(one, surroundings) === undefined,
+        )
+        const within =
+          removed.length <=
+          Math.min(surroundings.policy.maxPerPass, Math.max(1, (owned * surroundings.policy.maxPercent) / 100))
+        return (
+          removable && within && (isComplete || removed.length === 0) && (stop === undefined || removed.length === 0)
+        )
+      },
+    )
+    fc.assert(property, { numRuns: 2_000 })
+    t.pass()
+  },
+)

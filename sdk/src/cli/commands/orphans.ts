@@ -46,9 +46,7 @@ export async function removeOrphan(session: Session, name: string, flags: Remove
 /** `orphan keep NAME --reason TEXT`; with an empty reason `orphan unkeep NAME`. */
 export async function keepOrphan(session: Session, name: string, reason: string): Promise<void> {
   const type = resourceType('orphan')
-  const { orphan } = await (
-    await session.client()
-  ).orphans.keepOrphan({ name: type.fullName(name, ''), reason })
+  const { orphan } = await (await session.client()).orphans.keepOrphan({ name: type.fullName(name, ''), reason })
   if (orphan !== undefined) session.printOne(type, orphan)
 }
 
@@ -78,15 +76,13 @@ export async function setOrphanPolicy(session: Session, name: string, flags: Pol
   const full = type.fullName(name, '')
   const client = await session.client()
   const { provider: before } = await client.providers.getProvider({ name: full })
-  const orphanPolicy = create(hub.OrphanPolicySchema, {
-    ...before?.orphanPolicy,
-    ...(mode !== undefined && { mode }),
-    ...(minAgeMs !== undefined && { minAge: durationFromMs(minAgeMs) }),
-    ...(maxPerPass !== undefined && { maxPerPass }),
-    ...(maxPercent !== undefined && { maxPercent }),
-  })
+  const orphanPolicy = before?.orphanPolicy ?? create(hub.OrphanPolicySchema)
+  if (mode !== undefined) orphanPolicy.mode = mode
+  if (minAgeMs !== undefined) orphanPolicy.minAge = durationFromMs(minAgeMs)
+  if (maxPerPass !== undefined) orphanPolicy.maxPerPass = maxPerPass
+  if (maxPercent !== undefined) orphanPolicy.maxPercent = maxPercent
   const { provider } = await client.providers.updateProvider({
-    provider: { name: full, orphanPolicy },
+    provider: { name: full, orphanPolicy, etag: before?.etag ?? '' },
     updateMask: { paths: ['orphan_policy'] },
   })
   if (provider !== undefined) session.printOne(type, provider)
