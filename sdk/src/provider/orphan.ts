@@ -1,4 +1,5 @@
 import { OrphanOutcome, type OwnedResource } from '@slipway/proto/provider/v1'
+import { failpoint } from '../internal/failpoint.js'
 import { makeContext, type Runtime } from './runtime.js'
 import type { Snapshot } from './settings.js'
 import { runUnstored } from './steps.js'
@@ -34,7 +35,7 @@ export async function removeOrphan(
   const context = makeContext(runtime, settings, 'background', signal, log)
   const key = await keyNow(definition, context, resource)
   if (key === undefined) return { outcome: OrphanOutcome.ALREADY_GONE, message: '' }
-  if (key !== ownershipKey) return mismatch(`the key on it now is ${key === '' ? 'none' : key}`)
+  if (key !== ownershipKey) return mismatch(`the key on it now is ${key === '' ? 'none' : key.slice(0, 128)}`)
   // Asked last: a claim may have come while it was looked for.
   if (isHeld(requestId)) return { outcome: OrphanOutcome.HELD, message: 'its request is being worked on here' }
   signal.throwIfAborted()
@@ -47,7 +48,9 @@ export async function removeOrphan(
     report: () => Promise.resolve(),
     poll: (check, options) => poll(context, check, options),
   }
+  await failpoint('sdk.delete.before')
   await definition.delete(work, { ownershipKey, name, ...(kind === 'server' && { externalId }) })
+  await failpoint('sdk.delete.after')
   signal.throwIfAborted()
   log.info('an orphan was removed')
   return { outcome: OrphanOutcome.REMOVED, message: '' }
