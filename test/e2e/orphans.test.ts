@@ -10,7 +10,7 @@ import { root, Slipway, until } from '../tools/processes.js'
 
 const simulated = 'providers/simulated/dist/src/main.js'
 /** Half of it passes before a server exists and half after it: for so long a create is in flight. */
-const createLatencyMs = 1_000
+const createLatencyMs = 3_000
 const quickCloud = {
   createDuration: 100,
   deleteDuration: 100,
@@ -64,7 +64,7 @@ class Scene {
       '--list-interval-ms',
       '200',
       '--effect-timeout-ms',
-      '1500',
+      '3500',
     ]
     return this.slipway.startProvider('cloud', simulated, flags, { instance, env })
   }
@@ -110,7 +110,6 @@ void t.test('under REMOVE our orphans go, and nothing else does', { timeout: 300
   const { slipway, hubId } = scene
   await scene.instance('one')
   await scene.instance('two')
-  await scene.policy('remove')
   await slipway.ok('host', 'order', 'old', '--class', 'small', '--timeout', '60s')
   const { machineRequest = '' } = await slipway.json<{ machineRequest: string }>('get', 'host', 'old')
   await slipway.ok('host', 'release', 'old', '--yes', '--wait', '--timeout', '60s')
@@ -124,15 +123,15 @@ void t.test('under REMOVE our orphans go, and nothing else does', { timeout: 300
     ...scene.plant('old', 'made-by-hand', 10),
   ]
   const ours = [...scene.plant('dead-request', ownershipKey), ...scene.plant('no-record', `${hubId}/${randomUUID()}`)]
-  // A create is in flight all the while: its server is listed before anybody has said that it exists.
-  const order = slipway.ok('host', 'order', 'new', '--class', 'small', '--timeout', '60s')
-
   const seen = await until('the orphans to be listed', async () => {
     const orphans = await scene.orphans()
     return orphans.length === ours.length && orphans
   })
   t.strictSame(seen.map(({ externalId }) => externalId).sort(), [...ours].sort())
   t.equal(seen.find(({ ownershipKey: key }) => key === ownershipKey)?.machineRequest, machineRequest)
+  // A create is in flight all the while: its server is listed before anybody has said that it exists.
+  const order = slipway.ok('host', 'order', 'new', '--class', 'small', '--timeout', '60s')
+  await scene.policy('remove')
   await until('our orphans to be gone', () => ours.every((id) => !scene.live().has(id)))
   await until('nothing to be an orphan any more', async () => (await scene.orphans()).length === 0)
   t.match(await order, /READY/)

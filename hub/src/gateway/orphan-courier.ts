@@ -66,7 +66,7 @@ export class OrphanCourier {
     const session = this.#sessionOf(providerId)
     for (const order of orders) {
       session?.send({ case: 'removeOrphan', value: toRemoveOrphan(order, config.orphanRemovalTimeoutMs) })
-      this.#log.info({ orphan: order.externalId, key: order.ownershipKey }, 'an orphan is to be removed')
+      this.#log.info({ orphan: order.externalId, ownershipKey: order.ownershipKey }, 'an orphan is to be removed')
     }
     wake.signal({ kind: 'change' })
   }
