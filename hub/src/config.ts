@@ -43,6 +43,9 @@ export interface HubConfig {
   readonly providerCertificateMs: number
   readonly changeRetentionMs: number
   readonly eventRetentionMs: number
+  readonly orphanGraceMs: number
+  readonly orphanRestoreGraceMs: number
+  readonly orphanRemovalTimeoutMs: number
   readonly maxMessageBytes: number
   readonly logLevel: LogLevel
   readonly bootstrapTokenFile: string | undefined
@@ -182,6 +185,27 @@ export const settings: readonly Setting[] = [
     help: 'how long timelines are kept',
   },
   {
+    flag: 'orphan-grace',
+    env: 'SLIPWAY_ORPHAN_GRACE',
+    value: 'TIME',
+    fallback: '5m',
+    help: 'added to the times that providers tell of their own, before something counts as an orphan that may go',
+  },
+  {
+    flag: 'orphan-restore-grace',
+    env: 'SLIPWAY_ORPHAN_RESTORE_GRACE',
+    value: 'TIME',
+    fallback: '24h',
+    help: 'how long after a restore of the database the policy removes no orphan',
+  },
+  {
+    flag: 'orphan-removal-timeout',
+    env: 'SLIPWAY_ORPHAN_REMOVAL_TIMEOUT',
+    value: 'TIME',
+    fallback: '10m',
+    help: 'how long an instance may take to remove an orphan, before the order is given again',
+  },
+  {
     flag: 'max-message',
     env: 'SLIPWAY_MAX_MESSAGE',
     value: 'BYTES',
@@ -260,6 +284,9 @@ export function readConfig(mode: HubConfig['mode'], flags: Flags, env: Environme
     providerCertificateMs: duration(read('provider-certificate'), '--provider-certificate', 10_000),
     changeRetentionMs: duration(read('change-retention'), '--change-retention', 1_000),
     eventRetentionMs: duration(read('event-retention'), '--event-retention', 1_000),
+    orphanGraceMs: duration(read('orphan-grace'), '--orphan-grace', 0),
+    orphanRestoreGraceMs: duration(read('orphan-restore-grace'), '--orphan-restore-grace', 0),
+    orphanRemovalTimeoutMs: duration(read('orphan-removal-timeout'), '--orphan-removal-timeout', 1_000),
     maxMessageBytes: wholeNumber(read('max-message'), '--max-message', 65_536, 64 * 1024 * 1024),
     logLevel,
     bootstrapTokenFile: nonEmpty(read('bootstrap-token-file')),

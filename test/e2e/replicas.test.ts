@@ -138,7 +138,7 @@ void t.test('a hub dies on either side of every commit', { timeout: 580_000 }, a
   ])
   const names: string[] = []
   for (const [index, point] of points.entries()) {
-    await slipway.hub.end('SIGTERM')
+    await slipway.hub.end('SIGKILL')
     slipway.hub.start({ SLIPWAY_FAILPOINTS: `${point}=kill` })
     const name = `point-${index}`
     // The order is sent again under one key until it is answered, as a client does.

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -135,7 +136,8 @@ void t.test('the command line', { timeout: 240_000 }, async (t) => {
 
   await t.test('every resource in every form', { timeout: 120_000 }, async (t) => {
     await ok('provider', 'add', 'cloud', '--family', 'simulated', '--kind', 'dynamic')
-    for (const resource of ['providers', 'machineclasses', 'machines', 'machinerequests', 'hosts']) {
+    await plantOrphan(test)
+    for (const resource of ['providers', 'machineclasses', 'machines', 'machinerequests', 'hosts', 'orphans']) {
       for (const form of forms)
         expectGolden(t, `get-${resource}-${form}`, (await ok('get', resource, '-o', form)).stdout)
     }
@@ -145,10 +147,45 @@ void t.test('the command line', { timeout: 240_000 }, async (t) => {
       expectGolden(t, `events-${form}`, stdout.replaceAll(/token\/[0-9a-f]{16}/g, 'token/ID'))
     }
     expectGolden(t, 'describe', (await ok('describe', 'machineclass', 'small')).stdout)
+    const policy = ['--mode', 'remove', '--min-age', '90m', '--max-per-pass', '3', '--max-percent', '20']
+    const set = await ok('provider', 'orphans', 'cloud', ...policy, '-o', 'json')
+    t.strictSame((JSON.parse(set.stdout) as { orphanPolicy: object }).orphanPolicy, {
+      mode: 'ORPHAN_MODE_REMOVE',
+      minAge: '5400s',
+      maxPerPass: 3,
+      maxPercent: 20,
+    })
+    const one = await ok('provider', 'orphans', 'cloud', '--mode', 'report', '-o', 'json')
+    t.match(JSON.parse(one.stdout), { orphanPolicy: { mode: 'ORPHAN_MODE_REPORT', minAge: '5400s' } }, 'the rest stays')
     const drained = await ok('provider', 'drain', 'cloud', '-o', 'json')
     t.match(JSON.parse(drained.stdout), { draining: true })
     const token = await ok('provider', 'token', 'cloud')
     t.match(token.stdout, /^swj_[0-9a-f]+_[0-9a-f]+_[0-9a-f]+\n$/, 'the token, and nothing else')
+  })
+
+  await t.test('orphans are kept and removed', async (t) => {
+    const show = async (...args: string[]) => JSON.parse((await ok(...args, '-o', 'json')).stdout) as object
+    const name = 'o-0123456789ab'
+    t.match(await show('orphan', 'keep', name, '--reason', 'evidence'), { keptFor: 'evidence', keptBy: /^token\// })
+    expectGolden(t, 'orphan-kept-wide', (await ok('get', 'orphan', `cloud/${name}`, '-o', 'wide')).stdout)
+    t.notMatch(await show('orphan', 'unkeep', name), { keptBy: /./ })
+    const refused = await cli.run(['orphan', 'remove', name, '--yes'])
+    t.match(refused, { code: 1, stderr: /ORPHAN_REMOVAL_UNSUPPORTED/ }, 'no instance has ever connected')
+    await test.database.db
+      .updateTable('providers')
+      .set({ capabilities: JSON.stringify(['REMOVE_ORPHAN']) })
+      .execute()
+    t.equal((await cli.run(['orphan', 'remove', name])).code, 2, 'nobody can be asked')
+    const ordered = await ok('orphan', 'remove', name, '--yes')
+    expectGolden(t, 'orphan-removing', ordered.stdout.replaceAll(/token\/[0-9a-f]{16}/g, 'token/ID'))
+    t.match(await show('orphan', 'keep', name, '--reason', 'after all'), { state: 'ORPHAN_STATE_KEPT' })
+    t.match((await ok('events', `orphan/${name}`)).stdout, /^(?!.*OrphanSeen)/)
+    t.match((await ok('__complete', 'orphan', 'remove', '')).stdout, /^o-0123456789ab\n$/)
+    t.equal((await cli.run(['get', 'orphan', 'o-none'])).code, 3)
+    t.match(await cli.run(['get', 'orphans', '--watch']), { code: 2, stderr: /cannot be watched/ })
+    t.match(await cli.run(['delete', 'orphan', name, '--yes']), { code: 2, stderr: /orphan remove/ })
+    expectGolden(t, 'help-orphan', (await ok('orphan', '--help')).stdout)
+    expectGolden(t, 'help-provider-orphans', (await ok('provider', 'orphans', '--help')).stdout)
   })
 
   await t.test('exit codes tell what happened', async (t) => {
@@ -183,4 +220,23 @@ void t.test('the command line', { timeout: 240_000 }, async (t) => {
 /** The replica is named for the machine that the test runs on. */
 function settledHost(text: string): string {
   return text.replace(/(replica"?: "?)[\w.-]+/, '$1REPLICA')
+}
+
+/** What a complete listing of the provider would have left behind. */
+async function plantOrphan(test: TestHub): Promise<void> {
+  const { db } = test.database
+  const { id } = await db.selectFrom('providers').select('id').executeTakeFirstOrThrow()
+  const { hub_id: hubId } = await db.selectFrom('hub_meta').select('hub_id').executeTakeFirstOrThrow()
+  const requestId = randomUUID()
+  const now = new Date()
+  await db
+    .insertInto('orphans')
+    .values({
+      ...{ provider_id: id, provider_name: 'cloud', id: randomUUID(), name: 'o-0123456789ab' },
+      ...{ kind: 'server', external_id: 'srv-1', external_name: 'web-1' },
+      ...{ ownership_key: `${hubId}/${requestId}`, request_id: requestId },
+      ...{ first_seen_at: now, last_seen_at: now, last_listing_id: randomUUID(), sightings: 4 },
+      ...{ keep_reason: 'POLICY_REPORTS', keep_message: "the provider's policy is to report" },
+    })
+    .execute()
 }

@@ -30,6 +30,7 @@ export const leaseMs = 6_000
 const heartbeatMs = 2_000
 const sweepMs = 1_500
 export const idleInTransactionMs = 3_000
+const orphanTimes = { orphanGraceMs: 2_000, orphanRestoreGraceMs: 2_000, orphanRemovalTimeoutMs: 10_000 }
 
 const log = pino({ level: process.env['SLIPWAY_TEST_LOG'] ?? 'silent' })
 
@@ -78,6 +79,7 @@ export class HubProcess {
           heartbeatMs,
           sweepMs,
           maxMessageBytes: 4_194_304,
+          ...orphanTimes,
         },
       })
       const reconciler = startReconciler({
@@ -94,6 +96,7 @@ export class HubProcess {
           reflection: false,
           watchHeartbeatMs: 2_000,
           maxMessageBytes: 4_194_304,
+          ...orphanTimes,
         },
         validator: { validate: async () => ({ violations: [], unavailable: 'not asked' }) },
       }

@@ -23,6 +23,9 @@ export interface ApiConfig {
   readonly reflection: boolean
   readonly watchHeartbeatMs: number
   readonly maxMessageBytes: number
+  /** See the gateway's. */
+  readonly orphanGraceMs: number
+  readonly orphanRestoreGraceMs: number
 }
 
 export interface ApiDeps {

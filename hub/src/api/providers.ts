@@ -33,13 +33,21 @@ import {
   readPage,
   type ApiDeps,
 } from './context.js'
-import { checkedLabels, fromKind, fromObject, nameOf, toTime } from './convert.js'
+import { checkedLabels, fromKind, fromObject, fromOrphanPolicy, nameOf, toTime } from './convert.js'
 import { checkAgainstSchema } from './provider-data.js'
 import { toProvider } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
 
 const defaultTtlMs = 3_600_000
-const mutable = ['config', 'credentials', 'labels', 'annotations', 'auto_accept_machines', 'draining'] as const
+const mutable = [
+  'config',
+  'credentials',
+  'labels',
+  'annotations',
+  'auto_accept_machines',
+  'draining',
+  'orphan_policy',
+] as const
 
 const stateNumbers = {
   PENDING: hub.ProviderState.PENDING,
@@ -102,6 +110,8 @@ function changeOf(
     ...(paths.has('annotations') && { annotations: provider.annotations }),
     ...(paths.has('auto_accept_machines') && { autoAcceptMachines: provider.autoAcceptMachines }),
     ...(paths.has('draining') && { draining: provider.draining }),
+    ...(paths.has('orphan_policy') &&
+      (explicit || provider.orphanPolicy !== undefined) && { orphanPolicy: fromOrphanPolicy(provider.orphanPolicy) }),
   }
 }
 
@@ -129,6 +139,7 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
       annotations: given.annotations,
       autoAcceptMachines: given.autoAcceptMachines,
       draining: given.draining,
+      orphanPolicy: fromOrphanPolicy(given.orphanPolicy),
     })
     await appendEvents(tx, cause, [event(row, 'ProviderAdded', `Added as ${row.kind.toLowerCase()} ${row.family}`)])
     return create(hub.CreateProviderResponseSchema, { provider: toProvider(row) })
@@ -139,6 +150,7 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
         throw invalidField('provider.family', 'is missing; say which kind of API is behind it')
       if (request.provider?.kind === ProviderKind.UNSPECIFIED)
         throw invalidField('provider.kind', 'is missing; say whether it is static or dynamic')
+      if (request.provider !== undefined) refusePolicy(request.provider, fromKind(request.provider.kind))
       if ((await findProvider(deps.db, request.providerId)) !== undefined && request.requestId === '') {
         throw new HubError('NAME_TAKEN', `provider_id: ${request.providerId} is in use; choose another name`, {
           violations: [{ field: 'provider_id', description: 'is in use; choose another name' }],
@@ -191,6 +203,7 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
       if (given.family !== '' && given.family !== before.family) throw immutable('provider.family')
       if (given.kind !== ProviderKind.UNSPECIFIED && fromKind(given.kind) !== before.kind)
         throw immutable('provider.kind')
+      refusePolicy(given, before.kind)
       const row = await inTransaction(deps.db, async (tx) => {
         const locked = await lockProvider(tx, name)
         if (locked === undefined) throw providerNotFound(name)
@@ -200,6 +213,9 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
         const updated = await updateProvider(tx, deps.keyring, locked, change)
         const drains = updated.draining !== locked.draining
         await appendEvents(tx, causeOf(context), [
+          ...(locked.orphan_stopped_at !== null && updated.orphan_stopped_at === null
+            ? [event(updated, 'OrphanRemovalResumed', 'Its orphan policy was set anew; removal goes on')]
+            : []),
           ...(updated.version === locked.version && change.credentials === undefined
             ? []
             : [event(updated, 'ProviderUpdated', changedText(locked, updated, change))]),
@@ -287,6 +303,15 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
       return { joinToken: made.token, expireTime: toTime(made.expiresAt), gatewayAddress: deps.config.gatewayAdvertise }
     },
   }
+}
+
+/** @throws HubError INVALID_FIELD for a policy about orphans where there can be none. */
+function refusePolicy(provider: hub.Provider, kind: ProviderRow['kind']): void {
+  if (provider.orphanPolicy === undefined || kind === 'DYNAMIC') return
+  throw invalidField(
+    'provider.orphan_policy',
+    'is for dynamic providers; a static one creates nothing that could be left over',
+  )
 }
 
 export function immutable(field: string): HubError {

@@ -1,7 +1,8 @@
 import { create } from '@bufbuild/protobuf'
 import * as hub from '@slipway/proto/hub/v1'
 import * as wire from '@slipway/proto/provider/v1'
-import { hostName, resourceName } from '../domain/names.js'
+import { hostName, orphanName, resourceName } from '../domain/names.js'
+import { orphanStateOf, type ShownOrphan } from '../store/orphans.js'
 import type {
   EventRow,
   HostRow,
@@ -16,7 +17,10 @@ import {
   healthNumbers,
   hostStateNumbers,
   machineStateNumbers,
+  orphanKeepReasonNumbers,
+  orphanStateNumbers,
   requestStateNumbers,
+  toOrphanPolicy,
   toAddresses,
   toBootstrap,
   toClassOfferings,
@@ -83,6 +87,8 @@ export function toProvider(row: ProviderRow, details?: ProviderDetails): hub.Pro
     configSchema: row.config_schema,
     dataSchema: row.data_schema,
     configVersion: BigInt(row.config_version),
+    ...(row.kind === 'DYNAMIC' && { orphanPolicy: toOrphanPolicy(row) }),
+    orphanRemovalStopTime: toTime(row.orphan_stopped_at),
     hasCredentials: row.has_credentials,
     offeringsTime: toTime(row.offerings_at),
     sessions: (details?.sessions ?? []).map((session) => ({
@@ -244,6 +250,36 @@ export function toHost(row: HostRow): hub.Host {
     createTime: toTime(row.created_at),
     updateTime: toTime(row.updated_at),
     deleteTime: toTime(row.release_requested_at),
+    etag: etag(row),
+  })
+}
+
+export function toOrphan(row: ShownOrphan): hub.Orphan {
+  return create(hub.OrphanSchema, {
+    name: orphanName(row.provider_name, row.name),
+    uid: row.id,
+    provider: resourceName('provider', row.provider_name),
+    kind: row.kind,
+    externalId: row.external_id,
+    externalName: row.external_name,
+    ownershipKey: row.ownership_key,
+    machineRequest: named('machine_request', row.request_name),
+    state: orphanStateNumbers[orphanStateOf(row)],
+    keepReason: row.keep_reason === null ? hub.OrphanKeepReason.UNSPECIFIED : orphanKeepReasonNumbers[row.keep_reason],
+    keepMessage: row.keep_message,
+    sightings: row.sightings,
+    firstSeenTime: toTime(row.first_seen_at),
+    lastSeenTime: toTime(row.last_seen_at),
+    power: toPower(row.power),
+    addresses: toAddresses(row.addresses),
+    removalOrderTime: toTime(row.removal_ordered_at),
+    removalOrderedBy: row.removal_ordered_by ?? '',
+    removalAttempts: row.removal_attempts,
+    removalNextTime: toTime(row.removal_due_at),
+    lastError: toLastError(row.last_error),
+    keptBy: row.kept_by ?? '',
+    keptFor: row.kept_for,
+    updateTime: toTime(row.updated_at),
     etag: etag(row),
   })
 }

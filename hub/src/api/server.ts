@@ -11,6 +11,7 @@ import { listen } from './listener.js'
 import { machineClassService } from './machine-classes.js'
 import { machineRequestService } from './machine-requests.js'
 import { machineService } from './machines.js'
+import { orphanService } from './orphans.js'
 import { bootstrapService, eventService, systemService } from './other-services.js'
 import { plainHttp } from './plain-http.js'
 import { providerService } from './providers.js'
@@ -26,6 +27,7 @@ const services: readonly DescService[] = [
   hub.MachineService,
   hub.MachineRequestService,
   hub.HostService,
+  hub.OrphanService,
   hub.EventService,
   hub.BootstrapService,
   hub.SystemService,
@@ -56,6 +58,7 @@ export async function startApi(deps: ApiDeps): Promise<ApiServer> {
       router.service(hub.MachineService, machineService(deps, parts))
       router.service(hub.MachineRequestService, machineRequestService(deps, parts))
       router.service(hub.HostService, hostService(deps, parts))
+      router.service(hub.OrphanService, orphanService(deps))
       router.service(hub.EventService, eventService(deps, events, draining.signal))
       router.service(hub.BootstrapService, bootstrapService(deps))
       router.service(hub.SystemService, systemService(deps))

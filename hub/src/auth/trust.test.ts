@@ -6,6 +6,7 @@ import { sql } from 'kysely'
 import t from 'tap'
 import { withDatabase } from '../../testing/database.js'
 import { expectRefusal } from '../../testing/expect.js'
+import { defaultOrphanPolicy } from '../domain/orphan/orphan.js'
 import { HubError } from '../domain/error/errors.js'
 import { createLogger } from '../observe/log.js'
 import { makeKeyring, parseKey, UnsealError } from '../secrets/keyring.js'
@@ -150,6 +151,7 @@ void t.test('join tokens let one in, once', async (t) => {
       annotations: {},
       autoAcceptMachines: false,
       draining: false,
+      orphanPolicy: defaultOrphanPolicy,
     }),
   )
   const make = (ttlMs: number) =>

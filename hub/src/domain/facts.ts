@@ -165,5 +165,14 @@ export const eventReasons = [
   // out there
   'OrphanSeen',
   'OrphanGone',
+  'OrphanRemovalOrdered',
+  'OrphanRemovalWithdrawn',
+  'OrphanRemovalRefused',
+  'OrphanRemovalFailed',
+  'OrphanRemoved',
+  'OrphanKept',
+  'OrphanReleased',
+  'OrphanRemovalStopped',
+  'OrphanRemovalResumed',
 ] as const
 export type EventReason = (typeof eventReasons)[number]

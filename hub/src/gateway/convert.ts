@@ -11,6 +11,7 @@ import {
   ItemKind,
   MachineSpecSchema,
   Operation,
+  OrphanOutcome,
   PowerState,
   Presence,
   StaticMachineSchema,
@@ -21,6 +22,7 @@ import {
   type Hardware,
   type MachineSpec,
   type Observed,
+  type OrphanRemoval,
   type Report,
   type Shape,
   type StepResult,
@@ -29,7 +31,7 @@ import type * as facts from '../domain/facts.js'
 import type { Capability as DomainCapability, Health as DomainHealth } from '../domain/provider/provider.js'
 import type { OrderToValidate } from '../domain/provider/validator.js'
 import type { ObservedFacts, ReportFacts } from '../domain/request/apply-report.js'
-import { ownershipKey } from '../domain/names.js'
+import type { OrderAnswer } from '../store/orphan-orders.js'
 import type { ItemKind as StoredItemKind, MachineRequestRow, MachineRow } from '../store/tables.js'
 import type { StoredStep } from '../store/work-items.js'
 
@@ -335,11 +337,23 @@ export function toObserved(row: MachineRequestRow | MachineRow) {
   }
 }
 
-/** An ownership key's two halves, or undefined for a key that no hub made. */
-export function parseOwnershipKey(key: string): { readonly hubId: string; readonly requestId: string } | undefined {
-  const match = /^([0-9a-f-]{36})\/([0-9a-f-]{36})$/.exec(key)
-  if (match?.[1] === undefined || match[2] === undefined) return undefined
-  return ownershipKey(match[1], match[2]) === key ? { hubId: match[1], requestId: match[2] } : undefined
+const orphanOutcomes: Readonly<Record<OrphanOutcome, OrderAnswer['outcome']>> = {
+  [OrphanOutcome.UNSPECIFIED]: 'FAILED',
+  [OrphanOutcome.REMOVED]: 'REMOVED',
+  [OrphanOutcome.ALREADY_GONE]: 'ALREADY_GONE',
+  [OrphanOutcome.KEY_MISMATCH]: 'KEY_MISMATCH',
+  [OrphanOutcome.HELD]: 'HELD',
+  [OrphanOutcome.FAILED]: 'FAILED',
+}
+
+/** What an instance says of an order to remove an orphan. */
+export function fromOrphanRemoval({ orderId, outcome, message, failure }: OrphanRemoval): OrderAnswer {
+  return {
+    orderId,
+    outcome: orphanOutcomes[outcome],
+    message,
+    failure: failure === undefined ? undefined : fromFailure(failure),
+  }
 }
 
 /** An order as its provider is asked about it, before a request exists. */

@@ -2,6 +2,7 @@ import type { Logger } from 'pino'
 import type { Authority } from '../auth/authority.js'
 import type { Keyring } from '../secrets/keyring.js'
 import type { Db } from '../store/database.js'
+import type { OrphanTimes } from '../store/orphan-facts.js'
 import type { Wake } from '../store/wake.js'
 
 export interface GatewayConfig {
@@ -19,8 +20,19 @@ export interface GatewayConfig {
   readonly heartbeatMs: number
   /** How often to look for work without being woken. */
   readonly sweepMs: number
+  /** Added to the times that providers tell of their own, before something may be called an orphan and removed. */
+  readonly orphanGraceMs: number
+  /** The policy removes no orphan for this long after a restore of the database. */
+  readonly orphanRestoreGraceMs: number
+  /** An instance has this long to remove an orphan; then the order is given again. */
+  readonly orphanRemovalTimeoutMs: number
   /** A frame may be this large. */
   readonly maxMessageBytes: number
+}
+
+/** The times by which orphans are judged. */
+export function orphanTimes(config: GatewayConfig): OrphanTimes {
+  return { graceMs: config.orphanGraceMs, restoreGraceMs: config.orphanRestoreGraceMs }
 }
 
 export interface GatewayDeps {

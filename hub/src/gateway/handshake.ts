@@ -24,6 +24,9 @@ import type { SessionIdentity } from './session.js'
 /** Protocol versions that this hub speaks, the newest last. */
 export const protocolVersions: readonly number[] = [1]
 
+/** For instances that do not say how long a create may be under way. */
+const assumedEffectTimeoutMs = 10 * 60_000
+
 export interface Opened {
   readonly identity: SessionIdentity
   readonly welcome: Welcome
@@ -137,6 +140,7 @@ async function introduce(tx: Tx, hello: Hello, providerId: string): Promise<Prov
     credentialsSchema: hello.credentialsSchema,
     dataSchema: hello.dataSchema,
     listingLagMs: toMs(hello.listingLag),
+    effectTimeoutMs: hello.effectTimeout === undefined ? assumedEffectTimeoutMs : toMs(hello.effectTimeout),
   })
   if (before === undefined) throw new HubError('PROVIDER_DELETED', 'the provider was deleted; stop this instance')
   const kind = hello.kind === ProviderKind.STATIC ? 'STATIC' : 'DYNAMIC'

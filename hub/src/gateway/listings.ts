@@ -1,25 +1,31 @@
 import type { Inventory, Offerings } from '@slipway/proto/provider/v1'
 import type { Logger } from 'pino'
+import { isKeyOf, parseOwnershipKey } from '../domain/names.js'
 import type { ProviderKind } from '../domain/provider/provider.js'
 import { databaseTime, inTransaction, type Tx } from '../store/database.js'
 import {
   findMissingRequests,
-  forgetUnseenOrphans,
   recordMissingMachines,
   recordOwnedResources,
   recordStaticMachines,
   recordVanishedRequests,
+  type SeenResource,
 } from '../store/inventory.js'
 import { replaceOfferings } from '../store/offerings.js'
 import { requireSession } from '../store/sessions.js'
-import { fromAddresses, fromHardware, fromPower, fromShape, parseOwnershipKey } from './convert.js'
-import type { GatewayDeps } from './deps.js'
+import { takeOrphanPass } from '../store/orphan-pass.js'
+import { fromAddresses, fromHardware, fromPower, fromShape } from './convert.js'
+import { orphanTimes, type GatewayDeps } from './deps.js'
 
 interface Listing {
   readonly id: string
   readonly startedAt: Date
   readonly externalIds: string[]
   readonly requestIds: string[]
+  /** How many resources carry our hub's id. */
+  owned: number
+  /** Those of them that no live request of the provider owns. */
+  readonly unowned: SeenResource[]
 }
 
 /** What one session tells of the world as a whole. Its messages are taken in one after another. */
@@ -70,6 +76,8 @@ export class Listings {
         startedAt: await databaseTime(this.#deps.db),
         externalIds: [],
         requestIds: [],
+        owned: 0,
+        unowned: [],
       }
     }
     const listing = this.#listing
@@ -96,26 +104,28 @@ export class Listings {
   }
 
   async #takeDynamic(part: Inventory, listing: Listing): Promise<void> {
-    const seen = part.resources.flatMap((resource) => {
-      const key = parseOwnershipKey(resource.ownershipKey)
+    const seen = part.resources
       // Another hub's things are none of our business.
-      if (key === undefined || key.hubId !== this.#deps.hubId) return []
-      return [
-        {
-          kind: resource.kind,
-          externalId: resource.externalId,
-          requestId: key.requestId,
-          ownershipKey: resource.ownershipKey,
-          name: resource.name,
-          power: fromPower(resource.power),
-          addresses: fromAddresses(resource.addresses),
-        },
-      ]
-    })
+      .filter(({ ownershipKey }) => isKeyOf(this.#deps.hubId, ownershipKey))
+      .map((resource) => ({
+        kind: resource.kind,
+        externalId: resource.externalId,
+        requestId: parseOwnershipKey(resource.ownershipKey)?.requestId,
+        ownershipKey: resource.ownershipKey,
+        name: resource.name,
+        power: fromPower(resource.power),
+        addresses: fromAddresses(resource.addresses),
+      }))
     const now = new Date()
-    const found = await this.#store((tx) => recordOwnedResources(tx, this.#provider, seen, now))
-    listing.requestIds.push(...found)
-    if (!part.final || !part.complete) return
+    const shown = await this.#store((tx) => recordOwnedResources(tx, this.#provider, seen, now))
+    listing.requestIds.push(...shown.requestIds)
+    listing.unowned.push(...shown.unowned)
+    listing.owned += seen.length
+    if (part.final && part.complete) await this.#takeComplete(listing, now)
+  }
+
+  /** Only what was read to its end proves an absence, or makes an orphan. */
+  async #takeComplete(listing: Listing, now: Date): Promise<void> {
     this.#missing = await this.#store(async (tx) => {
       const missing = await findMissingRequests(tx, this.#provider, listing.requestIds, listing.startedAt)
       await recordVanishedRequests(
@@ -124,9 +134,13 @@ export class Listings {
         missing.filter((id) => this.#missing.has(id)),
         now,
       )
-      await forgetUnseenOrphans(tx, this.#provider, listing.startedAt)
       return new Set(missing)
     })
+    const { config, hubId } = this.#deps
+    const ordered = await inTransaction(this.#deps.db, (tx) =>
+      takeOrphanPass(tx, this.#provider, listing, { hubId, ...orphanTimes(config) }),
+    )
+    if (ordered) this.#deps.wake.signal({ kind: 'work', providerId: this.#provider.id })
   }
 
   async #takeOfferings(said: Offerings): Promise<void> {

@@ -6,6 +6,7 @@ import { findLostClaims } from '../store/sessions.js'
 import type { GatewayDeps } from './deps.js'
 import { Dispatcher } from './dispatcher.js'
 import { Heartbeats } from './heartbeats.js'
+import { OrphanCourier } from './orphan-courier.js'
 import { validateLive, type LiveVerdict } from './live-validator.js'
 import type { SessionStream } from './outbox.js'
 import { SessionRegistry } from './registry.js'
@@ -20,6 +21,7 @@ const providerSweepMs = 10_000
 export class SessionHost {
   readonly #registry = new SessionRegistry()
   readonly #dispatcher: Dispatcher
+  readonly #courier: OrphanCourier
   readonly #workLog: WorkLog
   readonly #heartbeats: Heartbeats
   readonly #parts: StreamParts
@@ -29,6 +31,7 @@ export class SessionHost {
   constructor(deps: GatewayDeps) {
     const log = deps.log.child({ component: 'gateway' })
     this.#dispatcher = new Dispatcher(deps, this.#registry)
+    this.#courier = new OrphanCourier(deps, this.#registry)
     this.#workLog = new WorkLog(deps.db, deps.wake, log)
     this.#heartbeats = new Heartbeats({
       db: deps.db,
@@ -44,7 +47,7 @@ export class SessionHost {
       heartbeats: this.#heartbeats,
       isDraining: () => this.#draining,
     }
-    this.#stopLooking = keepLooking(deps, this.#registry, this.#dispatcher)
+    this.#stopLooking = keepLooking(deps, this.#registry, this.#dispatcher, this.#courier)
   }
 
   /** Serves one instance's stream, from its first byte to its last. */
@@ -66,7 +69,7 @@ export class SessionHost {
   async drain(deadlineMs: number): Promise<void> {
     this.#draining = true
     this.#stopLooking()
-    await this.#dispatcher.stop()
+    await Promise.all([this.#dispatcher.stop(), this.#courier.stop()])
     for (const session of this.#registry.all()) session.drain('this replica is shutting down', deadlineMs)
     const deadline = performance.now() + deadlineMs
     while (this.count > 0 && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, pollMs))
@@ -77,7 +80,12 @@ export class SessionHost {
 }
 
 /** Looks for work, and for changed configurations, when woken and from time to time without. */
-function keepLooking(deps: GatewayDeps, registry: SessionRegistry, dispatcher: Dispatcher): () => void {
+function keepLooking(
+  deps: GatewayDeps,
+  registry: SessionRegistry,
+  dispatcher: Dispatcher,
+  courier: OrphanCourier,
+): () => void {
   const configure = (providerId: string): void => {
     refreshProvider(deps, registry, providerId).catch((error: unknown) =>
       deps.log.warn({ err: error, providerId }, 'cannot look at a provider now'),
@@ -85,13 +93,17 @@ function keepLooking(deps: GatewayDeps, registry: SessionRegistry, dispatcher: D
   }
   const revokeLost = gathered(() => revokeLostClaims(deps, registry))
   const stops = [
-    deps.wake.on('work', ({ providerId }) => dispatcher.request(providerId)),
+    deps.wake.on('work', ({ providerId }) => {
+      dispatcher.request(providerId)
+      courier.request(providerId)
+    }),
     deps.wake.on('provider', ({ providerId }) => configure(providerId)),
     deps.wake.on('claim', revokeLost),
   ]
   const timers = [
     setInterval(() => {
       dispatcher.request(...registry.providerIds())
+      courier.request(...registry.providerIds())
       revokeLost()
     }, deps.config.sweepMs),
     setInterval(() => registry.providerIds().forEach(configure), providerSweepMs),

@@ -38,7 +38,7 @@ export interface SessionHooks {
   readonly wantsWork: () => void
   readonly capacityChanged: (capacity: number) => void
   readonly heartbeat: (heartbeat: Heartbeat) => void
-  /** Everything that concerns the provider as a whole: inventory, offerings, answers to Configure. */
+  /** Everything that concerns the provider as a whole: inventory, offerings, answers to Configure and RemoveOrphan. */
   readonly providerMessage: (body: ProviderMessage['body']) => void
   /** The instance broke the protocol. */
   readonly violation: (message: string) => void
@@ -90,6 +90,11 @@ export class ProviderSession {
   /** How many more items the instance takes now. */
   get credit(): number {
     return this.#draining ? 0 : Math.max(0, this.#capacity - this.#held.size)
+  }
+
+  /** Whether it can be given orders to remove orphans. */
+  get removesOrphans(): boolean {
+    return !this.#draining && this.capabilities.has('REMOVE_ORPHAN')
   }
 
   hold(ref: ItemRef, fence: number): void {
@@ -147,6 +152,7 @@ export class ProviderSession {
       case 'inventory':
       case 'offerings':
       case 'configured':
+      case 'orphanRemoval':
         this.#hooks.providerMessage(body)
         return
       case 'hello':

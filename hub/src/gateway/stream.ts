@@ -19,6 +19,7 @@ import type { Heartbeats } from './heartbeats.js'
 import { Listings } from './listings.js'
 import { Outbox, type SessionStream } from './outbox.js'
 import { identifyPeer } from './peer.js'
+import { recordOrphanRemoval } from './orphan-courier.js'
 import { recordConfigured, recordHeartbeatFacts } from './provider-facts.js'
 import type { SessionRegistry } from './registry.js'
 import { ProviderSession } from './session.js'
@@ -185,6 +186,8 @@ export class StreamHandler {
         else if (body.case === 'offerings') listings.offerings(body.value)
         else if (body.case === 'configured')
           attempt('the answer to a configuration', recordConfigured(deps, identity.id, provider, body.value))
+        else if (body.case === 'orphanRemoval')
+          attempt('what became of an orphan', recordOrphanRemoval(deps, provider, body.value))
       },
       violation: (message) => this.fail(new HubError('PROTOCOL_VIOLATION', message)),
       end: (message) => this.fail(new HubError('DRAINING', message)),

@@ -6,7 +6,7 @@ import { shortName } from '../domain/names.js'
 import type { Tx } from './database.js'
 import { appendEvents } from './events.js'
 import { scheduleHost } from './host-schedule.js'
-import type { MachineRow } from './tables.js'
+import type { MachineRequestRow, MachineRow } from './tables.js'
 import { wishMachine } from './wishes.js'
 
 // What providers see out there, against our records. Listings are believed as far as they go: only a complete one proves an absence.
@@ -28,8 +28,8 @@ export interface SeenMachine {
 export interface SeenResource {
   readonly kind: string
   readonly externalId: string
-  /** The request's id in its ownership key, which is known to carry our hub's id. */
-  readonly requestId: string
+  /** The request's id in its ownership key, which is known to carry our hub's id; undefined where the rest of it cannot be read. */
+  readonly requestId: string | undefined
   readonly ownershipKey: string
   readonly name: string
   readonly power: PowerState | undefined
@@ -208,38 +208,39 @@ export async function recordMissingMachines(
   await appendEvents(tx, { actor: `providers/${provider.name}`, requestId: '' }, events)
 }
 
-/**
- * Takes in a part of a dynamic provider's listing: what belongs to live requests is refreshed, what no record knows becomes an orphan.
- *
- * @returns the ids of the requests that were seen.
- */
+/** What a part of a listing showed. */
+export interface SeenParts {
+  /** Ids of the live requests whose resources were seen. */
+  readonly requestIds: readonly string[]
+  /** What no live request of the provider owns. */
+  readonly unowned: readonly SeenResource[]
+}
+
+/** Takes in a part of a dynamic provider's listing: what belongs to live requests is refreshed. */
 export async function recordOwnedResources(
   tx: Tx,
   provider: ListingProvider,
   seen: readonly SeenResource[],
   now: Date,
-): Promise<readonly string[]> {
-  if (seen.length === 0) return []
+): Promise<SeenParts> {
+  const requestIds = [...new Set(seen.flatMap(({ requestId }) => requestId ?? []))]
+  if (requestIds.length === 0) return { requestIds: [], unowned: seen }
   const requests = await tx
     .selectFrom('machine_requests')
     .selectAll()
     .where('provider_id', '=', provider.id)
-    .where('id', 'in', [...new Set(seen.map((resource) => resource.requestId))])
+    .where('id', 'in', requestIds)
     .orderBy('id')
     .forUpdate()
     .execute()
   const byId = new Map(requests.map((row) => [row.id, row]))
   const found: string[] = []
+  const unowned: SeenResource[] = []
   const events: EventDraft[] = []
   for (const resource of seen) {
-    const request = byId.get(resource.requestId)
-    const live = request !== undefined && request.state !== 'GONE'
-    // What a live request owns without having said so yet is its holder's to adopt.
-    const ours =
-      live &&
-      (resource.kind !== 'server' || request.external_id === null || request.external_id === resource.externalId)
-    if (!ours) {
-      events.push(...(await recordOrphan(tx, provider, resource)))
+    const request = byId.get(resource.requestId ?? '')
+    if (request === undefined || !isOwnedBy(request, resource)) {
+      unowned.push(resource)
       continue
     }
     found.push(request.id)
@@ -274,37 +275,16 @@ export async function recordOwnedResources(
     }
   }
   await appendEvents(tx, { actor: `providers/${provider.name}`, requestId: '' }, events)
-  return found
+  return { requestIds: found, unowned }
 }
 
-async function recordOrphan(tx: Tx, provider: ListingProvider, resource: SeenResource): Promise<readonly EventDraft[]> {
-  const { sightings } = await tx
-    .insertInto('orphans')
-    .values({
-      provider_id: provider.id,
-      kind: resource.kind,
-      external_id: resource.externalId,
-      ownership_key: resource.ownershipKey,
-      name: resource.name,
-    })
-    .onConflict((conflict) =>
-      conflict.columns(['provider_id', 'kind', 'external_id']).doUpdateSet({
-        last_seen_at: sql<Date>`clock_timestamp()`,
-        sightings: sql<number>`orphans.sightings + 1`,
-      }),
-    )
-    .returning('sightings')
-    .executeTakeFirstOrThrow()
-  if (sightings > 1) return []
-  return [
-    {
-      subject: `providers/${provider.name}`,
-      reason: 'OrphanSeen',
-      severity: 'WARNING',
-      message: `${resource.kind} ${resource.externalId} (${resource.name}) carries our key ${resource.ownershipKey}, and no live request owns it`,
-      providerId: provider.id,
-    },
-  ]
+/** Whether a live request owns something. What it owns without having said so yet is its holder's to adopt. */
+export function isOwnedBy(
+  request: Pick<MachineRequestRow, 'state' | 'external_id'>,
+  resource: Pick<SeenResource, 'kind' | 'externalId'>,
+): boolean {
+  if (request.state === 'GONE') return false
+  return resource.kind !== 'server' || request.external_id === null || request.external_id === resource.externalId
 }
 
 /**
@@ -379,27 +359,6 @@ export async function recordVanishedRequests(
     })
   }
   await appendEvents(tx, { actor: `providers/${provider.name}`, requestId: '' }, events)
-}
-
-/** After a complete listing that began at `startedAt`: orphans that it did not show are gone. */
-export async function forgetUnseenOrphans(tx: Tx, provider: ListingProvider, startedAt: Date): Promise<void> {
-  const gone = await tx
-    .deleteFrom('orphans')
-    .where('provider_id', '=', provider.id)
-    .where('last_seen_at', '<', startedAt)
-    .returningAll()
-    .execute()
-  await appendEvents(
-    tx,
-    { actor: `providers/${provider.name}`, requestId: '' },
-    gone.map((orphan) => ({
-      subject: `providers/${provider.name}`,
-      reason: 'OrphanGone',
-      severity: 'INFO',
-      message: `${orphan.kind} ${orphan.external_id} (${orphan.name}) is gone`,
-      providerId: provider.id,
-    })),
-  )
 }
 
 /** Equality of plain JSON, whatever the order of keys. */

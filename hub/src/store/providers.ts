@@ -1,9 +1,11 @@
 import { sql } from 'kysely'
 import { v7 as uuid } from 'uuid'
 import type { JsonObject, Labels } from '../domain/facts.js'
+import type { OrphanPolicy } from '../domain/orphan/orphan.js'
 import type { ProviderConnection, ProviderKind } from '../domain/provider/provider.js'
 import type { Keyring } from '../secrets/keyring.js'
 import type { Db, Tx } from './database.js'
+import { removalCondition } from './orphan-pass.js'
 import { labelConditions } from './label-filter.js'
 import type { OfferingRow, ProviderRow } from './tables.js'
 
@@ -23,6 +25,16 @@ export interface NewProvider {
   readonly annotations: Labels
   readonly autoAcceptMachines: boolean
   readonly draining: boolean
+  readonly orphanPolicy: OrphanPolicy
+}
+
+function policyColumns({ mode, minAgeMs, maxPerPass, maxPercent }: OrphanPolicy) {
+  return {
+    orphan_mode: mode,
+    orphan_min_age_ms: minAgeMs,
+    orphan_max_per_pass: maxPerPass,
+    orphan_max_percent: maxPercent,
+  }
 }
 
 export async function insertProvider(tx: Tx, keyring: Keyring, provider: NewProvider): Promise<ProviderRow> {
@@ -39,6 +51,7 @@ export async function insertProvider(tx: Tx, keyring: Keyring, provider: NewProv
       annotations: JSON.stringify(provider.annotations),
       auto_accept_machines: provider.autoAcceptMachines,
       draining: provider.draining,
+      ...policyColumns(provider.orphanPolicy),
     })
     .returningAll()
     .executeTakeFirstOrThrow()
@@ -107,6 +120,8 @@ export interface ProviderChange {
   readonly annotations?: Labels
   readonly autoAcceptMachines?: boolean
   readonly draining?: boolean
+  /** Setting it, even to what it is, lets the removal of orphans go on that had stopped itself. */
+  readonly orphanPolicy?: OrphanPolicy
 }
 
 /** Changes a locked provider. A change of config or credentials raises the version that its instances are told. */
@@ -129,11 +144,20 @@ export async function updateProvider(
       ...(change.labels !== undefined && { labels: JSON.stringify(change.labels) }),
       ...(change.annotations !== undefined && { annotations: JSON.stringify(change.annotations) }),
       ...(change.autoAcceptMachines !== undefined && { auto_accept_machines: change.autoAcceptMachines }),
+      ...(change.orphanPolicy !== undefined && resumed(row, change.orphanPolicy)),
       draining: change.draining ?? row.draining,
     })
     .where('id', '=', row.id)
     .returningAll()
     .executeTakeFirstOrThrow()
+}
+
+function resumed(row: ProviderRow, policy: OrphanPolicy) {
+  return {
+    ...policyColumns(policy),
+    orphan_stopped_at: null,
+    conditions: JSON.stringify(row.conditions.filter(({ type }) => type !== removalCondition)),
+  }
 }
 
 /** How much of a provider is still in use. */
@@ -159,6 +183,8 @@ export async function deleteProvider(tx: Tx, providerId: string): Promise<void> 
   await tx.deleteFrom('provider_credentials').where('provider_id', '=', providerId).execute()
   await tx.deleteFrom('offerings').where('provider_id', '=', providerId).execute()
   await tx.deleteFrom('join_tokens').where('provider_id', '=', providerId).execute()
+  // Nobody can look for them any more; the timelines keep them.
+  await tx.deleteFrom('orphans').where('provider_id', '=', providerId).execute()
   await tx
     .updateTable('providers')
     .set({ deleted_at: sql<Date>`clock_timestamp()`, has_credentials: false })

@@ -29,7 +29,14 @@ void t.test(
         },
         [],
       )
-    const said = { capabilities: [], configSchema: '', credentialsSchema: '', dataSchema: '', listingLagMs: 0 }
+    const said = {
+      capabilities: [],
+      configSchema: '',
+      credentialsSchema: '',
+      dataSchema: '',
+      listingLagMs: 0,
+      effectTimeoutMs: 60_000,
+    }
     // All have stored their session before any goes on.
     let opened = 0
     let go: () => void = () => undefined

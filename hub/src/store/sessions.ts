@@ -90,6 +90,7 @@ export interface Introduction {
   readonly credentialsSchema: string
   readonly dataSchema: string
   readonly listingLagMs: number
+  readonly effectTimeoutMs: number
 }
 
 /** Stores what an instance said of its provider, and that the provider is connected. Returns the row as it was before. */
@@ -116,6 +117,7 @@ export async function introduceProvider(
       credentials_schema: said.credentialsSchema,
       data_schema: said.dataSchema,
       listing_lag_ms: said.listingLagMs,
+      effect_timeout_ms: said.effectTimeoutMs,
     })
     .where('id', '=', providerId)
     .execute()

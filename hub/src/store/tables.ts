@@ -21,6 +21,7 @@ import type {
   PlacementWish,
 } from '../domain/host/host.js'
 import type { MachineOperation, MachineState } from '../domain/machine/machine.js'
+import type { KeepReason, OrphanMode } from '../domain/orphan/orphan.js'
 import type { Capability, Health, ProviderConnection, ProviderKind } from '../domain/provider/provider.js'
 import type { Presence, RequestOperation, RequestSpec, RequestState } from '../domain/request/request.js'
 
@@ -36,6 +37,7 @@ export interface HubMetaTable {
   hub_id: Generated<string>
   epoch: Generated<string>
   created_at: TimeDefault
+  restored_at: ColumnType<Date | null, never, never>
 }
 export interface OrganizationsTable {
   id: string
@@ -95,6 +97,12 @@ export interface ProvidersTable {
   data_schema: Generated<string>
   listing_lag_ms: Generated<number>
   offerings_at: Date | null
+  effect_timeout_ms: Generated<number>
+  orphan_mode: Generated<OrphanMode>
+  orphan_min_age_ms: Generated<number>
+  orphan_max_per_pass: Generated<number>
+  orphan_max_percent: Generated<number>
+  orphan_stopped_at: ColumnType<Date | null, Date | null | undefined, Date | null>
   version: Generated<number>
   created_at: TimeDefault
   updated_at: TimeDefault
@@ -339,14 +347,42 @@ export interface StepsTable {
 }
 export interface OrphansTable {
   provider_id: string
+  id: string
+  name: string
+  provider_name: string
   kind: string
   external_id: string
+  external_name: Generated<string>
   ownership_key: string
-  name: Generated<string>
-  first_seen_at: TimeDefault
-  last_seen_at: TimeDefault
+  request_id: string | null
+  power: PowerState | null
+  addresses: JsonbDefault<readonly Address[]>
+  first_seen_at: Date
+  last_seen_at: Date
   sightings: Generated<number>
+  last_listing_id: string
+  missed_at: Date | null
+  keep_reason: KeepReason | null
+  keep_message: Generated<string>
+  kept_by: string | null
+  kept_for: Generated<string>
   removal_ordered_at: Date | null
+  removal_ordered_by: string | null
+  removal_order_id: string | null
+  removal_due_at: Date | null
+  removal_attempts: Generated<number>
+  removal_sent_at: Date | null
+  removal_done_at: Date | null
+  refused_at: Date | null
+  last_error: ColumnType<LastError | null, string | null | undefined, string | null>
+  version: Generated<number>
+  created_at: TimeDefault
+  updated_at: TimeDefault
+}
+export interface OrphanPassesTable {
+  provider_id: string
+  at: Date
+  listing_id: string
 }
 export interface EventsTable {
   xid: Generated<string>
@@ -404,6 +440,7 @@ export interface Tables {
   work_items: WorkItemsTable
   steps: StepsTable
   orphans: OrphansTable
+  orphan_passes: OrphanPassesTable
   events: EventsTable
   changes: ChangesTable
   change_horizon: ChangeHorizonTable
@@ -416,6 +453,7 @@ export type MachineRequestRow = Selectable<MachineRequestsTable>
 export type MachineRow = Selectable<MachinesTable>
 export type WorkItemRow = Selectable<WorkItemsTable>
 export type SessionRow = Selectable<SessionsTable>
+export type OrphanRow = Selectable<OrphansTable>
 export type OfferingRow = Selectable<OfferingsTable>
 export type EventRow = Selectable<EventsTable>
 export type ChangeRow = Selectable<ChangesTable>

@@ -82,11 +82,20 @@ void t.test('plant and vanish act behind the back of every provider', async (t) 
   t.equal(code, 0)
   t.match(readWorld(dir).servers, [{ id: out.trim(), name: 'stray', ownershipKey: 'hub/gone', isLive: true }])
   t.equal(await runCommand([...planted, '--type', 'none'], () => undefined), 1)
+  t.equal(await runCommand([...planted, '--count', '0'], () => undefined), 2)
   t.equal(await runCommand(['vanish', 'stray', '--world', dir], () => undefined), 0)
   t.match(readWorld(dir), { totals: { live: 0, vanished: 1 }, servers: [{ status: 'vanished' }] })
   const again = await call(['vanish', 'stray', '--world', dir])
   t.equal(again.code, 1)
   t.match(again.err, /has no server stray that lives/)
+  const lines: string[] = []
+  t.equal(await runCommand([...planted, '--count', '3'], (text) => lines.push(text)), 0)
+  const live = readWorld(dir).servers.filter(({ isLive }) => isLive)
+  t.same(
+    live.map(({ name }) => name),
+    ['stray-1', 'stray-2', 'stray-3'],
+  )
+  t.equal(lines.join(), live.map(({ id }) => id).join('\n'))
 })
 
 void t.test('wrong calls say what is wrong, and end with 2; a missing world with 1', async (t) => {

@@ -1,4 +1,4 @@
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { Cloud } from './cloud.js'
 import { cloudRules } from './cloud-state.js'
 import { cloudConfigSchema } from './config.js'
@@ -29,9 +29,10 @@ export async function runCommand(argv: readonly string[], print: (text: string) 
   add('vanish', 'Makes a server or a machine disappear, as if somebody had pulled the plug for good.')
     .argument('<name>', "a server's name or id, or a machine's serial number")
     .action((name: string, { world }: WorldFlag) => print(vanish(world, name)))
-  add('plant', 'Creates a server behind the back of every provider.')
+  add('plant', 'Creates servers behind the back of every provider.')
     .requiredOption('--name <name>', 'its name')
     .requiredOption('--ownership-key <key>', 'the ownership key on it, <hub id>/<request id>')
+    .option('--count <n>', 'how many; with more than one, their names end in a number', parseCount, 1)
     .option('--type <type>', 'its type', 'sim-small')
     .option('--location <location>', 'its location', 'sim-east')
     .action(async (flags: PlantFlags) => print(await plant(flags)))
@@ -48,6 +49,7 @@ export async function runCommand(argv: readonly string[], print: (text: string) 
 interface PlantFlags extends WorldFlag {
   readonly name: string
   readonly ownershipKey: string
+  readonly count: number
   readonly type: string
   readonly location: string
 }
@@ -73,15 +75,26 @@ function vanish(dir: string, name: string): string {
   return `${line.id} has vanished`
 }
 
-async function plant({ world: dir, name, ownershipKey, type, location }: PlantFlags): Promise<string> {
+function parseCount(text: string): number {
+  if (!/^[1-9]\d{0,3}$/.test(text)) throw new InvalidArgumentError('Give a whole number from 1 to 9999.')
+  return Number(text)
+}
+
+/** @returns the ids, a line each. */
+async function plant({ world: dir, name, ownershipKey, count, type, location }: PlantFlags): Promise<string> {
   const world = new World(dir, cloudRules)
   const { success, data } = cloudConfigSchema.safeParse(world.ledger.state.config ?? {})
   const config = success ? data : cloudConfigSchema.parse({})
   // Neither faults nor limits are for those who plant.
   const plain = cloudConfigSchema.parse({ types: config.types, locations: config.locations, idempotency: 'none' })
-  const order = { name, ownershipKey, type, location, image: 'debian-13', labels: {} }
+  const order = { ownershipKey, type, location, image: 'debian-13', labels: {} }
+  const names = count === 1 ? [name] : Array.from({ length: count }, (_, index) => `${name}-${index + 1}`)
   try {
-    return await new Cloud(world, plain, { apiToken: undefined }).createServer(order, new AbortController().signal)
+    const cloud = new Cloud(world, plain, { apiToken: undefined })
+    const { signal } = new AbortController()
+    const ids: string[] = []
+    for (const each of names) ids.push(await cloud.createServer({ ...order, name: each }, signal))
+    return ids.join('\n')
   } finally {
     world.close()
   }

@@ -137,7 +137,7 @@ function listFlags(command: Command): Command {
 function addResources({ program, session }: Run): void {
   const module = () => import('./commands/get.js')
   listFlags(program.command('get <RESOURCE> [NAME...]'))
-    .description('show resources: providers, machineclasses, machines, machinerequests, hosts, events')
+    .description('show resources: providers, machineclasses, machines, machinerequests, hosts, orphans, events')
     .option('--watch', 'go on with every change')
     .addHelpText(
       'after',
@@ -343,6 +343,44 @@ function addOperations({ program, session }: Run): void {
     .description('place orders on it again')
     .action(async (name: string, _options, command: Command) =>
       (await module()).drainProvider(session(command), name, false),
+    )
+  addOrphans({ program, session }, provider)
+}
+
+function addOrphans({ program, session }: Pick<Run, 'program' | 'session'>, provider: Command): void {
+  const module = () => import('./commands/orphans.js')
+  const orphan = program.command('orphan').description('what exists out there under our key, and no record owns')
+  orphan
+    .command('remove <NAME>')
+    .description('remove what it stands for, whatever the policy says; its data is lost')
+    .option('-y, --yes', 'do not ask')
+    .option('--wait', 'until it is not listed any more')
+    .option('--timeout <TIME>', 'give up waiting after this; the order stands', '15m')
+    .addHelpText('after', '\nExample:\n  slipway orphan remove o-4f1c2ab09d3e --yes\n')
+    .action(async (name: string, _options, command: Command) =>
+      (await module()).removeOrphan(session(command), name, command.opts()),
+    )
+  orphan
+    .command('keep <NAME>')
+    .description('have the policy leave it alone')
+    .requiredOption('--reason <TEXT>', 'why; it is kept')
+    .action(async (name: string, options: { reason: string }, command: Command) =>
+      (await module()).keepOrphan(session(command), name, options.reason),
+    )
+  orphan
+    .command('unkeep <NAME>')
+    .description('leave it to the policy again')
+    .action(async (name: string, _options, command: Command) => (await module()).keepOrphan(session(command), name, ''))
+  provider
+    .command('orphans <NAME>')
+    .description('set what becomes of its orphans; removal that had stopped itself goes on')
+    .option('--mode <report|remove>', 'show them, or remove them')
+    .option('--min-age <TIME>', 'remove only what was seen for this long')
+    .option('--max-per-pass <N>', 'at most this many after one listing')
+    .option('--max-percent <N>', 'stop where more than this share of what is listed would go after one listing')
+    .addHelpText('after', '\nExample:\n  slipway provider orphans fra1 --mode remove --min-age 2h\n')
+    .action(async (name: string, _options, command: Command) =>
+      (await module()).setOrphanPolicy(session(command), name, command.opts()),
     )
 }
 

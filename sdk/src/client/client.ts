@@ -27,6 +27,7 @@ export interface SlipwayClient {
   readonly machines: Client<typeof hub.MachineService>
   readonly machineRequests: Client<typeof hub.MachineRequestService>
   readonly hosts: Client<typeof hub.HostService>
+  readonly orphans: Client<typeof hub.OrphanService>
   readonly events: Client<typeof hub.EventService>
   readonly system: Client<typeof hub.SystemService>
 }
@@ -46,6 +47,7 @@ export function createSlipwayClient(options: ClientOptions): SlipwayClient {
     machines: createClient(hub.MachineService, transport),
     machineRequests: createClient(hub.MachineRequestService, transport),
     hosts: createClient(hub.HostService, transport),
+    orphans: createClient(hub.OrphanService, transport),
     events: createClient(hub.EventService, transport),
     system: createClient(hub.SystemService, transport),
   }

@@ -1,23 +1,26 @@
 import { randomUUID } from 'node:crypto'
+import type { MessageInitShape } from '@bufbuild/protobuf'
 import { durationMs } from '@bufbuild/protobuf/wkt'
-import type {
-  Claimed,
-  Configure,
-  Desired,
-  DesiredChanged,
-  Held,
-  HubMessage,
-  ItemRef,
-  RemoveOrphan,
-  Revoked,
-  Validate,
-  Welcome,
+import {
+  OrphanOutcome,
+  type Claimed,
+  type Configure,
+  type Desired,
+  type DesiredChanged,
+  type Held,
+  type HubMessage,
+  type ItemRef,
+  type OrphanRemovalSchema,
+  type RemoveOrphan,
+  type Revoked,
+  type Validate,
+  type Welcome,
 } from '@slipway/proto/provider/v1'
 import type { Logger } from 'pino'
 import type { ConnectOptions, Dialed, GatewayAddress } from '../internal/grpc.js'
 import type { Identity } from '../internal/identity.js'
 import { Session, type SessionHandlers, type Standing } from '../internal/session.js'
-import { sleep, untilAborted, withDeadline } from '../internal/timing.js'
+import { monotonicMs, sleep, untilAborted, withDeadline } from '../internal/timing.js'
 import { Budgets } from './budgets.js'
 import { failureToProto, violationToProto } from './convert.js'
 import { DoubtMemory } from './doubts.js'
@@ -50,6 +53,8 @@ const stopGraceAloneMs = 3_000
 /** How long a function may go on after its abort before the item is handed to others. */
 const abortGraceMs = 60_000
 const defaultValidateMs = 10_000
+/** For hubs that set no deadline. */
+const defaultRemovalMs = 10 * 60_000
 const maxViolations = 100
 
 /** One running provider: it takes what the hub says apart, and keeps each item's work from all others. */
@@ -327,25 +332,34 @@ export class Engine implements SessionHandlers {
     }
   }
 
-  #removeOrphan({ resource }: RemoveOrphan): void {
+  #removeOrphan(order: RemoveOrphan): void {
+    const until = monotonicMs() + (order.deadline === undefined ? defaultRemovalMs : durationMs(order.deadline))
+    // One at a time: an order to remove is never urgent, and never certain.
+    this.#removing = this.#removing.then(() => this.#removeNow(order, until))
+  }
+
+  /** Carries an order out and answers it. One whose time was over before its turn came is dropped: the hub gives it again. */
+  async #removeNow({ resource, orderId }: RemoveOrphan, untilMs: number): Promise<void> {
     const { definition } = this.#options
     const settings = this.#settings
-    if (resource === undefined || settings === undefined || definition.kind !== 'dynamic') return
-    const remove = async (): Promise<void> => {
-      if (!this.session.lease.mayAct() || this.#stop.signal.aborted) return
-      const removed = await removeOrphan(
-        this.#runtime,
-        definition,
-        settings,
-        resource,
-        (id) => this.#items.has(id),
-        this.#stop.signal,
-      )
-      if (removed) this.#listing.refresh()
+    const ms = untilMs - monotonicMs()
+    if (resource === undefined || settings === undefined || definition.kind !== 'dynamic' || ms <= 0) return
+    if (!this.session.lease.mayAct() || this.#stop.signal.aborted) return
+    const late = (): Error => new ProviderError('TIMEOUT', 'the orphan was not seen to be gone in time')
+    const answer = (value: Omit<MessageInitShape<typeof OrphanRemovalSchema>, '$typeName' | '$unknown'>): void => {
+      // A hub that gives no id knows no answer.
+      if (orderId !== '') this.session.send({ case: 'orphanRemoval', value: { ...value, orderId } })
     }
-    // One at a time: an order to remove is never urgent, and never certain.
-    this.#removing = this.#removing.then(remove).catch((thrown: unknown) => {
+    try {
+      const end = await withDeadline(ms, this.#stop.signal, late, (signal) =>
+        removeOrphan(this.#runtime, definition, settings, resource, (id) => this.#items.has(id), signal),
+      )
+      if (end.message !== '') this.#runtime.log.warn({ orphan: resource.externalId, why: end.message }, 'not removed')
+      answer(end)
+      this.#listing.refresh()
+    } catch (thrown) {
       this.#runtime.log.warn({ err: thrown, orphan: resource.externalId }, 'an orphan could not be removed')
-    })
+      if (!this.#stop.signal.aborted) answer({ outcome: OrphanOutcome.FAILED, failure: failureToProto(thrown) })
+    }
   }
 }

@@ -5,6 +5,7 @@ import { Capability, ProviderKind, type HelloSchema } from '@slipway/proto/provi
 import { protocolVersions } from '../internal/session.js'
 import { jsonSchemaText } from './schema.js'
 import type { AnyDefinition } from './settings.js'
+import { defaultEffectTimeoutMs } from './steps.js'
 
 export type HelloInit = Omit<MessageInitShape<typeof HelloSchema>, '$typeName' | '$unknown'>
 
@@ -24,6 +25,7 @@ export function helloOf(definition: AnyDefinition, instanceId: string, instanceN
     credentialsSchema: jsonSchemaText(definition.credentials),
     dataSchema: jsonSchemaText(definition.data),
     listingLag: durationFromMs(Math.round(definition.listingLagMs ?? 0)),
+    effectTimeout: durationFromMs(Math.round(definition.effectTimeoutMs ?? defaultEffectTimeoutMs)),
   }
 }
 

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { MessageInitShape } from '@bufbuild/protobuf'
-import type { InventoryMachineSchema, OwnedResource, OwnedResourceSchema } from '@slipway/proto/provider/v1'
+import type { InventoryMachineSchema, OwnedResourceSchema } from '@slipway/proto/provider/v1'
 import { backOffMs, sleep, untilAborted, withDeadline } from '../internal/timing.js'
 import { discoveredToProto, offeringToProto, ownedToProto } from './convert.js'
 import { ProviderError } from './errors.js'
@@ -189,23 +189,6 @@ export async function runCheck(runtime: Runtime, context: Context<unknown, unkno
     if (!context.signal.aborted) health.failed('check', thrown)
     throw thrown
   }
-}
-
-/** Whether something that a listing once showed is still there under the same key. */
-export async function isStillOwned(
-  definition: DynamicDefinition<unknown, unknown, unknown>,
-  context: Context<unknown, unknown>,
-  resource: OwnedResource,
-): Promise<boolean> {
-  for await (const owned of definition.list(context)) {
-    if (
-      owned.externalId === resource.externalId &&
-      owned.ownershipKey === resource.ownershipKey &&
-      (owned.kind ?? 'server') === resource.kind
-    )
-      return true
-  }
-  return false
 }
 
 class StreamChanged extends Error {}

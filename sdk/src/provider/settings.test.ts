@@ -1,5 +1,6 @@
+import { randomUUID } from 'node:crypto'
 import { durationFromMs } from '@bufbuild/protobuf/wkt'
-import { Capability, FailureCode, Health as WireHealth, ProviderKind } from '@slipway/proto/provider/v1'
+import { Capability, FailureCode, Health as WireHealth, OrphanOutcome, ProviderKind } from '@slipway/proto/provider/v1'
 import t from 'tap'
 import { z } from 'zod'
 import { TestCloud } from '../testing/cloud.js'
@@ -346,29 +347,82 @@ void t.test('offerings are told, with prices to the millionth', async (t) => {
   t.ok(session.hello.capabilities.includes(Capability.POWER))
 })
 
-void t.test('an orphan is removed only where its key is ours and still on it', async (t) => {
-  const { cloud, gateway, session } = await setUp(t, (cloud) => ({
+void t.test('an orphan is removed only where its key is ours and still on it, and the hub is told', async (t) => {
+  const { cloud, gateway, session, item } = await setUp(t, (cloud) => ({
+    effectTimeoutMs: 7_000,
     delete: (_context, machine) => {
       cloud.calls.push(`delete ${machine.externalId}`)
+      if (machine.name === 'stuck') throw new ProviderError('UNAVAILABLE', 'the API is down', { retryAfterMs: 3_000 })
+      cloud.servers.delete(machine.externalId ?? '')
+      return Promise.resolve()
+    },
+  }))
+  t.match(session.hello.effectTimeout, durationFromMs(7_000))
+  const key = `${gateway.hubId}/7e6c8f4e-0000-4000-8000-000000000000`
+  const orphan = cloud.make(key, 'orphan')
+  const foreign = cloud.make('another-hub/1', 'foreign')
+  const untagged = cloud.make('', 'untagged')
+  const order = async (externalId: string, ownershipKey: string, over: { name?: string; kind?: string } = {}) => {
+    const orderId = randomUUID()
+    const resource = { kind: 'server', externalId, ownershipKey, name: 'x', ...over }
+    session.send({ case: 'removeOrphan', value: { resource, orderId, deadline: durationFromMs(5_000) } })
+    return session.expect('orphanRemoval', (answer) => answer.orderId === orderId)
+  }
+  t.match(await order(foreign.id, foreign.key), { outcome: OrphanOutcome.KEY_MISMATCH, message: /not of this hub/ })
+  t.match(await order(foreign.id, key), { outcome: OrphanOutcome.KEY_MISMATCH, message: /another-hub\/1/ })
+  t.match(await order(untagged.id, key), { outcome: OrphanOutcome.KEY_MISMATCH, message: /none/ })
+  t.match(await order('nothing', key), { outcome: OrphanOutcome.ALREADY_GONE })
+  t.match(await order(orphan.id, key, { kind: 'volume' }), { outcome: OrphanOutcome.ALREADY_GONE })
+  t.match(await order(orphan.id, key, { name: 'stuck' }), {
+    outcome: OrphanOutcome.FAILED,
+    failure: { code: FailureCode.UNAVAILABLE, message: 'the API is down', retryAfter: { seconds: 3n } },
+  })
+  t.match(await order(orphan.id, key), { outcome: OrphanOutcome.REMOVED })
+  t.same([...cloud.servers.keys()], [foreign.id, untagged.id])
+  t.same(
+    cloud.calls.filter((call) => call.startsWith('delete')),
+    [`delete ${orphan.id}`, `delete ${orphan.id}`],
+  )
+
+  // What is being worked on is no orphan, whatever the order says.
+  session.send(item.claimed())
+  await settled(item)
+  const held = gateway.item()
+  const heldKey = `${gateway.hubId}/${held.id}`
+  const server = cloud.make(heldKey, 'held')
+  gateway.judge = () => 'ignore'
+  session.send(held.claimed())
+  await session.expect('report', (report) => report.item?.id === held.id)
+  t.match(await order(server.id, heldKey), { outcome: OrphanOutcome.HELD })
+  t.ok(cloud.servers.has(server.id))
+})
+
+void t.test('an order to remove an orphan ends in time, and one of an older hub gets no answer', async (t) => {
+  const { cloud, gateway, session } = await setUp(t, (cloud) => ({
+    delete: (context, machine) => {
+      cloud.calls.push(`delete ${machine.externalId}`)
+      if (machine.name === 'slow')
+        return new Promise<void>((_resolve, reject) =>
+          context.signal.addEventListener('abort', () => reject(new Error('x'))),
+        )
       cloud.servers.delete(machine.externalId ?? '')
       return Promise.resolve()
     },
   }))
   const key = `${gateway.hubId}/7e6c8f4e-0000-4000-8000-000000000000`
   const orphan = cloud.make(key, 'orphan')
-  const foreign = cloud.make('another-hub/1', 'foreign')
-  const order = (externalId: string, ownershipKey: string) =>
-    session.send({ case: 'removeOrphan', value: { resource: { kind: 'server', externalId, ownershipKey, name: 'x' } } })
-  order(foreign.id, foreign.key)
-  order(foreign.id, key)
-  order('nothing', key)
-  order(orphan.id, key)
+  const resource = { kind: 'server', externalId: orphan.id, ownershipKey: key }
+  const orderId = randomUUID()
+  const slow = { resource: { ...resource, name: 'slow' }, orderId, deadline: durationFromMs(200) }
+  session.send({ case: 'removeOrphan', value: slow })
+  t.match(await session.expect('orphanRemoval'), {
+    orderId,
+    outcome: OrphanOutcome.FAILED,
+    failure: { code: FailureCode.TIMEOUT },
+  })
+  session.send({ case: 'removeOrphan', value: { resource: { ...resource, name: 'x' } } })
   await until('the orphan to go', () => !cloud.servers.has(orphan.id))
-  t.same([...cloud.servers.keys()], [foreign.id])
-  t.same(
-    cloud.calls.filter((call) => call.startsWith('delete')),
-    [`delete ${orphan.id}`],
-  )
+  t.equal(session.all('orphanRemoval').length, 1)
 })
 
 void t.test('budgets are told with each heartbeat', async (t) => {

@@ -53,6 +53,7 @@ export const errorCatalogue = {
   CLASS_NOT_FOUND: ['NOT_FOUND', 'There is no such machine class.'],
   MACHINE_NOT_FOUND: ['NOT_FOUND', 'There is no such machine.'],
   MACHINE_REQUEST_NOT_FOUND: ['NOT_FOUND', 'There is no such machine request.'],
+  ORPHAN_NOT_FOUND: ['NOT_FOUND', 'There is no such orphan, or it is gone.'],
   HOST_NOT_FOUND: ['NOT_FOUND', 'There is no such host.'],
   WORKSPACE_NOT_FOUND: ['NOT_FOUND', 'There is no such workspace.'],
   EVENT_NOT_FOUND: ['NOT_FOUND', 'There is no such event, or it was trimmed.'],
@@ -80,6 +81,10 @@ export const errorCatalogue = {
   MACHINE_STATE_FORBIDS: ['FAILED_PRECONDITION', "The machine's state does not allow it; the message says which do."],
   POWER_UNSUPPORTED: ['FAILED_PRECONDITION', 'The provider cannot switch power.'],
   REQUEST_STATE_FORBIDS: ['FAILED_PRECONDITION', "The machine request's state does not allow it."],
+  ORPHAN_NOT_OURS: ['FAILED_PRECONDITION', 'The ownership key is not one of this hub that names a request.'],
+  ORPHAN_IN_USE: ['FAILED_PRECONDITION', 'A live machine request or machine owns it; it is no orphan.'],
+  ORPHAN_REMOVAL_UNSUPPORTED: ['FAILED_PRECONDITION', 'The provider cannot remove orphans.'],
+  ORPHAN_BEING_REMOVED: ['FAILED_PRECONDITION', 'An instance is at work on its removal, or is done with it.'],
   REVISION_COMPACTED: ['OUT_OF_RANGE', 'The revision is too old to resume from; list again and watch from there.'],
   SLOW_CONSUMER: ['ABORTED', 'The client read too slowly and was cut off; resume from the last revision.'],
   // the hub itself

@@ -26,7 +26,7 @@ interface Document {
 const kinds: Readonly<Record<string, { readonly schema: DescMessage; readonly mutable: readonly string[] }>> = {
   Provider: {
     schema: hub.ProviderSchema,
-    mutable: ['config', 'credentials', 'labels', 'annotations', 'autoAcceptMachines', 'draining'],
+    mutable: ['config', 'credentials', 'labels', 'annotations', 'autoAcceptMachines', 'draining', 'orphanPolicy'],
   },
   MachineClass: {
     schema: hub.MachineClassSchema,

@@ -78,6 +78,8 @@ export async function watch(
   names: readonly string[],
   flags: GetFlags,
 ): Promise<void> {
+  if (type.watch === undefined)
+    throw usageError(`${type.plural} cannot be watched; \`slipway events --watch\` tells what becomes of them`)
   if (names.length > 1) throw usageError('--watch follows one, or all: give one name at most')
   const client = await session.client()
   const name = names[0] === undefined ? '' : type.fullName(names[0], session.workspace)

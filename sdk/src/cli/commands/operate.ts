@@ -59,7 +59,9 @@ export async function remove(session: Session, word: string, name: string, flags
   else if (type.kind === 'Host') await client.hosts.deleteHost({ name: full })
   else
     throw usageError(
-      `a ${type.singular} cannot be deleted: it ends with its host. \`slipway machinerequest forget\` ends one that is stuck`,
+      type.kind === 'Orphan'
+        ? `an orphan is no record of the hub's: \`slipway orphan remove ${name}\` removes what it stands for`
+        : `a ${type.singular} cannot be deleted: it ends with its host. \`slipway machinerequest forget\` ends one that is stuck`,
     )
   if (flags.wait === true)
     await waitFor(session, {

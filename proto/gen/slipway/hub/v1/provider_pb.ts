@@ -5,8 +5,8 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { LastError } from "./common_pb.js";
 import { file_slipway_hub_v1_common } from "./common_pb.js";
 import type { Offering } from "../../provider/v1/inventory_pb.js";
@@ -21,7 +21,50 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file slipway/hub/v1/provider.proto.
  */
 export const file_slipway_hub_v1_provider: GenFile = /*@__PURE__*/
-  fileDesc("Ch1zbGlwd2F5L2h1Yi92MS9wcm92aWRlci5wcm90bxIOc2xpcHdheS5odWIudjEihAkKCFByb3ZpZGVyEgwKBG5hbWUYASABKAkSCwoDdWlkGAIgASgJEjsKBmZhbWlseRgDIAEoCUIrukgociYyJF4oW2Etel0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyk/JBI5CgRraW5kGAQgASgOMiEuc2xpcHdheS5wcm92aWRlci52MS5Qcm92aWRlcktpbmRCCLpIBYIBAhABEicKBmNvbmZpZxgFIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLAoLY3JlZGVudGlhbHMYBiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ej4KBmxhYmVscxgHIAMoCzIkLnNsaXB3YXkuaHViLnYxLlByb3ZpZGVyLkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBJICgthbm5vdGF0aW9ucxgIIAMoCzIpLnNsaXB3YXkuaHViLnYxLlByb3ZpZGVyLkFubm90YXRpb25zRW50cnlCCLpIBZoBAhBAEhwKFGF1dG9fYWNjZXB0X21hY2hpbmVzGAkgASgIEhAKCGRyYWluaW5nGAogASgIEiwKBXN0YXRlGBQgASgOMh0uc2xpcHdheS5odWIudjEuUHJvdmlkZXJTdGF0ZRIrCgZoZWFsdGgYFSABKA4yGy5zbGlwd2F5LnByb3ZpZGVyLnYxLkhlYWx0aBIWCg5oZWFsdGhfbWVzc2FnZRgWIAEoCRIyCgpjb25kaXRpb25zGBcgAygLMh4uc2xpcHdheS5wcm92aWRlci52MS5Db25kaXRpb24SLQoKbGFzdF9lcnJvchgYIAEoCzIZLnNsaXB3YXkuaHViLnYxLkxhc3RFcnJvchIxCghzZXNzaW9ucxgZIAMoCzIfLnNsaXB3YXkuaHViLnYxLlByb3ZpZGVyU2Vzc2lvbhI1CgxjYXBhYmlsaXRpZXMYGiADKA4yHy5zbGlwd2F5LnByb3ZpZGVyLnYxLkNhcGFiaWxpdHkSFQoNY29uZmlnX3NjaGVtYRgbIAEoCRITCgtkYXRhX3NjaGVtYRgcIAEoCRIWCg5jb25maWdfdmVyc2lvbhgdIAEoBBIwCglvZmZlcmluZ3MYHiADKAsyHS5zbGlwd2F5LnByb3ZpZGVyLnYxLk9mZmVyaW5nEjIKDm9mZmVyaW5nc190aW1lGB8gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9oYXNfY3JlZGVudGlhbHMYICABKAgSLwoLY3JlYXRlX3RpbWUYKCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGCkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGCogASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaMgoQQW5ub3RhdGlvbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIo8CCg9Qcm92aWRlclNlc3Npb24SEgoKc2Vzc2lvbl9pZBgBIAEoCRITCgtpbnN0YW5jZV9pZBgCIAEoCRIVCg1pbnN0YW5jZV9uYW1lGAMgASgJEg8KB3JlcGxpY2EYBCABKAkSCwoDc2RrGAUgASgJEhgKEHByb3ZpZGVyX3ZlcnNpb24YBiABKAkSEAoIY2FwYWNpdHkYByABKA0SDAoEaGVsZBgIIAEoDRIwCgxjb25uZWN0X3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmhlYXJ0YmVhdF90aW1lGAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCqnAQoNUHJvdmlkZXJTdGF0ZRIeChpQUk9WSURFUl9TVEFURV9VTlNQRUNJRklFRBAAEhoKFlBST1ZJREVSX1NUQVRFX1BFTkRJTkcQARIcChhQUk9WSURFUl9TVEFURV9DT05ORUNURUQQAhIfChtQUk9WSURFUl9TVEFURV9ESVNDT05ORUNURUQQAxIbChdQUk9WSURFUl9TVEFURV9EUkFJTklORxAEYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp, file_slipway_hub_v1_common, file_slipway_provider_v1_inventory, file_slipway_provider_v1_session, file_slipway_provider_v1_work]);
+  fileDesc("Ch1zbGlwd2F5L2h1Yi92MS9wcm92aWRlci5wcm90bxIOc2xpcHdheS5odWIudjEivQEKDE9ycGhhblBvbGljeRIyCgRtb2RlGAEgASgOMhouc2xpcHdheS5odWIudjEuT3JwaGFuTW9kZUIIukgFggECEAESOwoHbWluX2FnZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgUIgOeEDzIAEh4KDG1heF9wZXJfcGFzcxgDIAEoDUIIukgFKgMY6AcSHAoLbWF4X3BlcmNlbnQYBCABKA1CB7pIBCoCGGQi9wkKCFByb3ZpZGVyEgwKBG5hbWUYASABKAkSCwoDdWlkGAIgASgJEjsKBmZhbWlseRgDIAEoCUIrukgociYyJF4oW2Etel0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyk/JBI5CgRraW5kGAQgASgOMiEuc2xpcHdheS5wcm92aWRlci52MS5Qcm92aWRlcktpbmRCCLpIBYIBAhABEicKBmNvbmZpZxgFIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLAoLY3JlZGVudGlhbHMYBiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ej4KBmxhYmVscxgHIAMoCzIkLnNsaXB3YXkuaHViLnYxLlByb3ZpZGVyLkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBJICgthbm5vdGF0aW9ucxgIIAMoCzIpLnNsaXB3YXkuaHViLnYxLlByb3ZpZGVyLkFubm90YXRpb25zRW50cnlCCLpIBZoBAhBAEhwKFGF1dG9fYWNjZXB0X21hY2hpbmVzGAkgASgIEhAKCGRyYWluaW5nGAogASgIEjMKDW9ycGhhbl9wb2xpY3kYCyABKAsyHC5zbGlwd2F5Lmh1Yi52MS5PcnBoYW5Qb2xpY3kSLAoFc3RhdGUYFCABKA4yHS5zbGlwd2F5Lmh1Yi52MS5Qcm92aWRlclN0YXRlEisKBmhlYWx0aBgVIAEoDjIbLnNsaXB3YXkucHJvdmlkZXIudjEuSGVhbHRoEhYKDmhlYWx0aF9tZXNzYWdlGBYgASgJEjIKCmNvbmRpdGlvbnMYFyADKAsyHi5zbGlwd2F5LnByb3ZpZGVyLnYxLkNvbmRpdGlvbhItCgpsYXN0X2Vycm9yGBggASgLMhkuc2xpcHdheS5odWIudjEuTGFzdEVycm9yEjEKCHNlc3Npb25zGBkgAygLMh8uc2xpcHdheS5odWIudjEuUHJvdmlkZXJTZXNzaW9uEjUKDGNhcGFiaWxpdGllcxgaIAMoDjIfLnNsaXB3YXkucHJvdmlkZXIudjEuQ2FwYWJpbGl0eRIVCg1jb25maWdfc2NoZW1hGBsgASgJEhMKC2RhdGFfc2NoZW1hGBwgASgJEhYKDmNvbmZpZ192ZXJzaW9uGB0gASgEEjAKCW9mZmVyaW5ncxgeIAMoCzIdLnNsaXB3YXkucHJvdmlkZXIudjEuT2ZmZXJpbmcSMgoOb2ZmZXJpbmdzX3RpbWUYHyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhcKD2hhc19jcmVkZW50aWFscxggIAEoCBI8ChhvcnBoYW5fcmVtb3ZhbF9zdG9wX3RpbWUYISABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2NyZWF0ZV90aW1lGCggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgpIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgqIAEoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGjIKEEFubm90YXRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKPAgoPUHJvdmlkZXJTZXNzaW9uEhIKCnNlc3Npb25faWQYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSFQoNaW5zdGFuY2VfbmFtZRgDIAEoCRIPCgdyZXBsaWNhGAQgASgJEgsKA3NkaxgFIAEoCRIYChBwcm92aWRlcl92ZXJzaW9uGAYgASgJEhAKCGNhcGFjaXR5GAcgASgNEgwKBGhlbGQYCCABKA0SMAoMY29ubmVjdF90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5oZWFydGJlYXRfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAqpwEKDVByb3ZpZGVyU3RhdGUSHgoaUFJPVklERVJfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZQUk9WSURFUl9TVEFURV9QRU5ESU5HEAESHAoYUFJPVklERVJfU1RBVEVfQ09OTkVDVEVEEAISHwobUFJPVklERVJfU1RBVEVfRElTQ09OTkVDVEVEEAMSGwoXUFJPVklERVJfU1RBVEVfRFJBSU5JTkcQBCpZCgpPcnBoYW5Nb2RlEhsKF09SUEhBTl9NT0RFX1VOU1BFQ0lGSUVEEAASFgoST1JQSEFOX01PREVfUkVQT1JUEAESFgoST1JQSEFOX01PREVfUkVNT1ZFEAJiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_slipway_hub_v1_common, file_slipway_provider_v1_inventory, file_slipway_provider_v1_session, file_slipway_provider_v1_work]);
+
+/**
+ * OrphanPolicy says what becomes of what a provider lists under this hub's key and no live request owns.
+ *
+ * @generated from message slipway.hub.v1.OrphanPolicy
+ */
+export type OrphanPolicy = Message<"slipway.hub.v1.OrphanPolicy"> & {
+  /**
+   * Default REPORT: what a record does not know may still be in use, for example after a restore from backup.
+   *
+   * @generated from field: slipway.hub.v1.OrphanMode mode = 1;
+   */
+  mode: OrphanMode;
+
+  /**
+   * An orphan is removed only when it has been seen for this long. Default one hour; never less than a create may take at this provider.
+   *
+   * @generated from field: google.protobuf.Duration min_age = 2;
+   */
+  minAge?: Duration | undefined;
+
+  /**
+   * At most this many removals are ordered after one complete listing. Default 5.
+   *
+   * @generated from field: uint32 max_per_pass = 3;
+   */
+  maxPerPass: number;
+
+  /**
+   * Where more than this share of what the listing shows under this hub's key would be removed after it, in percent, none is: removal stops until a
+   * person sets the policy anew. One removal is always within it. Default 10.
+   *
+   * @generated from field: uint32 max_percent = 4;
+   */
+  maxPercent: number;
+};
+
+/**
+ * Describes the message slipway.hub.v1.OrphanPolicy.
+ * Use `create(OrphanPolicySchema)` to create a new message.
+ */
+export const OrphanPolicySchema: GenMessage<OrphanPolicy> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_provider, 0);
 
 /**
  * Provider is a registered source of machines: one family, one location or credential.
@@ -98,6 +141,13 @@ export type Provider = Message<"slipway.hub.v1.Provider"> & {
    * @generated from field: bool draining = 10;
    */
   draining: boolean;
+
+  /**
+   * Dynamic: what becomes of orphans. What it leaves out is the default. Setting it also lets removal go on that had stopped itself.
+   *
+   * @generated from field: slipway.hub.v1.OrphanPolicy orphan_policy = 11;
+   */
+  orphanPolicy?: OrphanPolicy | undefined;
 
   /**
    * Output only. Whether it can be given work.
@@ -191,6 +241,13 @@ export type Provider = Message<"slipway.hub.v1.Provider"> & {
   hasCredentials: boolean;
 
   /**
+   * Output only. Since when the removal of orphans has stopped itself, because too many would have gone at once. Set orphan_policy to let it go on.
+   *
+   * @generated from field: google.protobuf.Timestamp orphan_removal_stop_time = 33;
+   */
+  orphanRemovalStopTime?: Timestamp | undefined;
+
+  /**
    * Output only. When it was added.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 40;
@@ -217,7 +274,7 @@ export type Provider = Message<"slipway.hub.v1.Provider"> & {
  * Use `create(ProviderSchema)` to create a new message.
  */
 export const ProviderSchema: GenMessage<Provider> = /*@__PURE__*/
-  messageDesc(file_slipway_hub_v1_provider, 0);
+  messageDesc(file_slipway_hub_v1_provider, 1);
 
 /**
  * ProviderSession is one instance's live connection.
@@ -301,7 +358,7 @@ export type ProviderSession = Message<"slipway.hub.v1.ProviderSession"> & {
  * Use `create(ProviderSessionSchema)` to create a new message.
  */
 export const ProviderSessionSchema: GenMessage<ProviderSession> = /*@__PURE__*/
-  messageDesc(file_slipway_hub_v1_provider, 1);
+  messageDesc(file_slipway_hub_v1_provider, 2);
 
 /**
  * ProviderState sums up whether a provider can be given work.
@@ -350,4 +407,38 @@ export enum ProviderState {
  */
 export const ProviderStateSchema: GenEnum<ProviderState> = /*@__PURE__*/
   enumDesc(file_slipway_hub_v1_provider, 0);
+
+/**
+ * OrphanMode says what becomes of orphans.
+ *
+ * @generated from enum slipway.hub.v1.OrphanMode
+ */
+export enum OrphanMode {
+  /**
+   * Not said: REPORT.
+   *
+   * @generated from enum value: ORPHAN_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * They are shown, and a person decides.
+   *
+   * @generated from enum value: ORPHAN_MODE_REPORT = 1;
+   */
+  REPORT = 1,
+
+  /**
+   * They are removed by the hub, within the limits of the policy.
+   *
+   * @generated from enum value: ORPHAN_MODE_REMOVE = 2;
+   */
+  REMOVE = 2,
+}
+
+/**
+ * Describes the enum slipway.hub.v1.OrphanMode.
+ */
+export const OrphanModeSchema: GenEnum<OrphanMode> = /*@__PURE__*/
+  enumDesc(file_slipway_hub_v1_provider, 1);
 

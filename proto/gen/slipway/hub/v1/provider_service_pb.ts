@@ -244,7 +244,7 @@ export type UpdateProviderRequest = Message<"slipway.hub.v1.UpdateProviderReques
   provider?: Provider | undefined;
 
   /**
-   * Which fields: config, credentials, labels, annotations, auto_accept_machines, draining. Empty: all of them that are set.
+   * Which fields: config, credentials, labels, annotations, auto_accept_machines, draining, orphan_policy. Empty: all of them that are set.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */

@@ -2,10 +2,13 @@
 // @generated from file slipway/provider/v1/inventory.proto (package slipway.provider.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
-import { file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { Duration } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
+import type { Failure } from "./failure_pb.js";
+import { file_slipway_provider_v1_failure } from "./failure_pb.js";
 import type { Address, Hardware, PowerState, Shape } from "./work_pb.js";
 import { file_slipway_provider_v1_work } from "./work_pb.js";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
@@ -14,7 +17,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file slipway/provider/v1/inventory.proto.
  */
 export const file_slipway_provider_v1_inventory: GenFile = /*@__PURE__*/
-  fileDesc("CiNzbGlwd2F5L3Byb3ZpZGVyL3YxL2ludmVudG9yeS5wcm90bxITc2xpcHdheS5wcm92aWRlci52MSLQAQoJSW52ZW50b3J5EhwKCmxpc3RpbmdfaWQYASABKAlCCLpIBXIDsAEBEg0KBWZpbmFsGAIgASgIEhAKCGNvbXBsZXRlGAMgASgIEkIKCG1hY2hpbmVzGAQgAygLMiUuc2xpcHdheS5wcm92aWRlci52MS5JbnZlbnRvcnlNYWNoaW5lQgm6SAaSAQMQ6AcSQAoJcmVzb3VyY2VzGAUgAygLMiIuc2xpcHdheS5wcm92aWRlci52MS5Pd25lZFJlc291cmNlQgm6SAaSAQMQ6AcihQMKEEludmVudG9yeU1hY2hpbmUSHwoLZXh0ZXJuYWxfaWQYASABKAlCCrpIB3IFEAEYgAQSLwoIaGFyZHdhcmUYAiABKAsyHS5zbGlwd2F5LnByb3ZpZGVyLnYxLkhhcmR3YXJlEjgKBXBvd2VyGAMgASgOMh8uc2xpcHdheS5wcm92aWRlci52MS5Qb3dlclN0YXRlQgi6SAWCAQIQARJLCgZsYWJlbHMYBCADKAsyMS5zbGlwd2F5LnByb3ZpZGVyLnYxLkludmVudG9yeU1hY2hpbmUuTGFiZWxzRW50cnlCCLpIBZoBAhBAEi4KDXByb3ZpZGVyX2RhdGEYBSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EjkKCWFkZHJlc3NlcxgGIAMoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuQWRkcmVzc0IIukgFkgECEEAaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASL3AQoNT3duZWRSZXNvdXJjZRIXCgRraW5kGAEgASgJQgm6SAZyBBABGEASHwoLZXh0ZXJuYWxfaWQYAiABKAlCCrpIB3IFEAEYgAQSHwoNb3duZXJzaGlwX2tleRgDIAEoCUIIukgFcgMYgAESFgoEbmFtZRgEIAEoCUIIukgFcgMYgAISOAoFcG93ZXIYBSABKA4yHy5zbGlwd2F5LnByb3ZpZGVyLnYxLlBvd2VyU3RhdGVCCLpIBYIBAhABEjkKCWFkZHJlc3NlcxgGIAMoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuQWRkcmVzc0IIukgFkgECEEAiSAoJT2ZmZXJpbmdzEjsKCW9mZmVyaW5ncxgBIAMoCzIdLnNsaXB3YXkucHJvdmlkZXIudjEuT2ZmZXJpbmdCCbpIBpIBAxCIJyLaAQoIT2ZmZXJpbmcSGwoHdHlwZV9pZBgBIAEoCUIKukgHcgUQARiAAhIaCghsb2NhdGlvbhgCIAEoCUIIukgFcgMYgAISMQoFc2hhcGUYAyABKAsyGi5zbGlwd2F5LnByb3ZpZGVyLnYxLlNoYXBlQga6SAPIAQESKQoFcHJpY2UYBCABKAsyGi5zbGlwd2F5LnByb3ZpZGVyLnYxLlByaWNlEhEKCWF2YWlsYWJsZRgFIAEoCBIWCglyZW1haW5pbmcYBiABKA1IAIgBAUIMCgpfcmVtYWluaW5nIowBCgVQcmljZRIjCghjdXJyZW5jeRgBIAEoCUIRukgOcgwyCl5bQS1aXXszfSQSHgoNaG91cmx5X21pY3JvcxgCIAEoA0IHukgEIgIoABIfCg5tb250aGx5X21pY3JvcxgDIAEoA0IHukgEIgIoABIdCgxzZXR1cF9taWNyb3MYBCABKANCB7pIBCICKAAiRAoMUmVtb3ZlT3JwaGFuEjQKCHJlc291cmNlGAEgASgLMiIuc2xpcHdheS5wcm92aWRlci52MS5Pd25lZFJlc291cmNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_slipway_provider_v1_work]);
+  fileDesc("CiNzbGlwd2F5L3Byb3ZpZGVyL3YxL2ludmVudG9yeS5wcm90bxITc2xpcHdheS5wcm92aWRlci52MSLQAQoJSW52ZW50b3J5EhwKCmxpc3RpbmdfaWQYASABKAlCCLpIBXIDsAEBEg0KBWZpbmFsGAIgASgIEhAKCGNvbXBsZXRlGAMgASgIEkIKCG1hY2hpbmVzGAQgAygLMiUuc2xpcHdheS5wcm92aWRlci52MS5JbnZlbnRvcnlNYWNoaW5lQgm6SAaSAQMQ6AcSQAoJcmVzb3VyY2VzGAUgAygLMiIuc2xpcHdheS5wcm92aWRlci52MS5Pd25lZFJlc291cmNlQgm6SAaSAQMQ6AcihQMKEEludmVudG9yeU1hY2hpbmUSHwoLZXh0ZXJuYWxfaWQYASABKAlCCrpIB3IFEAEYgAQSLwoIaGFyZHdhcmUYAiABKAsyHS5zbGlwd2F5LnByb3ZpZGVyLnYxLkhhcmR3YXJlEjgKBXBvd2VyGAMgASgOMh8uc2xpcHdheS5wcm92aWRlci52MS5Qb3dlclN0YXRlQgi6SAWCAQIQARJLCgZsYWJlbHMYBCADKAsyMS5zbGlwd2F5LnByb3ZpZGVyLnYxLkludmVudG9yeU1hY2hpbmUuTGFiZWxzRW50cnlCCLpIBZoBAhBAEi4KDXByb3ZpZGVyX2RhdGEYBSABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EjkKCWFkZHJlc3NlcxgGIAMoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuQWRkcmVzc0IIukgFkgECEEAaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASL3AQoNT3duZWRSZXNvdXJjZRIXCgRraW5kGAEgASgJQgm6SAZyBBABGEASHwoLZXh0ZXJuYWxfaWQYAiABKAlCCrpIB3IFEAEYgAQSHwoNb3duZXJzaGlwX2tleRgDIAEoCUIIukgFcgMYgAESFgoEbmFtZRgEIAEoCUIIukgFcgMYgAISOAoFcG93ZXIYBSABKA4yHy5zbGlwd2F5LnByb3ZpZGVyLnYxLlBvd2VyU3RhdGVCCLpIBYIBAhABEjkKCWFkZHJlc3NlcxgGIAMoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuQWRkcmVzc0IIukgFkgECEEAiSAoJT2ZmZXJpbmdzEjsKCW9mZmVyaW5ncxgBIAMoCzIdLnNsaXB3YXkucHJvdmlkZXIudjEuT2ZmZXJpbmdCCbpIBpIBAxCIJyLaAQoIT2ZmZXJpbmcSGwoHdHlwZV9pZBgBIAEoCUIKukgHcgUQARiAAhIaCghsb2NhdGlvbhgCIAEoCUIIukgFcgMYgAISMQoFc2hhcGUYAyABKAsyGi5zbGlwd2F5LnByb3ZpZGVyLnYxLlNoYXBlQga6SAPIAQESKQoFcHJpY2UYBCABKAsyGi5zbGlwd2F5LnByb3ZpZGVyLnYxLlByaWNlEhEKCWF2YWlsYWJsZRgFIAEoCBIWCglyZW1haW5pbmcYBiABKA1IAIgBAUIMCgpfcmVtYWluaW5nIowBCgVQcmljZRIjCghjdXJyZW5jeRgBIAEoCUIRukgOcgwyCl5bQS1aXXszfSQSHgoNaG91cmx5X21pY3JvcxgCIAEoA0IHukgEIgIoABIfCg5tb250aGx5X21pY3JvcxgDIAEoA0IHukgEIgIoABIdCgxzZXR1cF9taWNyb3MYBCABKANCB7pIBCICKAAigwEKDFJlbW92ZU9ycGhhbhI0CghyZXNvdXJjZRgBIAEoCzIiLnNsaXB3YXkucHJvdmlkZXIudjEuT3duZWRSZXNvdXJjZRIQCghvcmRlcl9pZBgCIAEoCRIrCghkZWFkbGluZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiK0AQoNT3JwaGFuUmVtb3ZhbBIaCghvcmRlcl9pZBgBIAEoCUIIukgFcgOwAQESPQoHb3V0Y29tZRgCIAEoDjIiLnNsaXB3YXkucHJvdmlkZXIudjEuT3JwaGFuT3V0Y29tZUIIukgFggECEAESGQoHbWVzc2FnZRgDIAEoCUIIukgFcgMYgCASLQoHZmFpbHVyZRgEIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuRmFpbHVyZSrBAQoNT3JwaGFuT3V0Y29tZRIeChpPUlBIQU5fT1VUQ09NRV9VTlNQRUNJRklFRBAAEhoKFk9SUEhBTl9PVVRDT01FX1JFTU9WRUQQARIfChtPUlBIQU5fT1VUQ09NRV9BTFJFQURZX0dPTkUQAhIfChtPUlBIQU5fT1VUQ09NRV9LRVlfTUlTTUFUQ0gQAxIXChNPUlBIQU5fT1VUQ09NRV9IRUxEEAQSGQoVT1JQSEFOX09VVENPTUVfRkFJTEVEEAViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_slipway_provider_v1_failure, file_slipway_provider_v1_work]);
 
 /**
  * Inventory tells what exists out there. A long listing comes in parts with one listing_id.
@@ -297,7 +300,8 @@ export const PriceSchema: GenMessage<Price> = /*@__PURE__*/
   messageDesc(file_slipway_provider_v1_inventory, 5);
 
 /**
- * RemoveOrphan orders the removal of something that no record knows. Remove it only if the key is still on it.
+ * RemoveOrphan orders the removal of something that no record knows. Read it again first, and remove it only where the very same
+ * key is still on it and nothing that the instance holds owns it. Missing is success.
  *
  * @generated from message slipway.provider.v1.RemoveOrphan
  */
@@ -308,6 +312,20 @@ export type RemoveOrphan = Message<"slipway.provider.v1.RemoveOrphan"> & {
    * @generated from field: slipway.provider.v1.OwnedResource resource = 1;
    */
   resource?: OwnedResource | undefined;
+
+  /**
+   * To be echoed in OrphanRemoval. Empty: the hub is of before that answer, and wants none.
+   *
+   * @generated from field: string order_id = 2;
+   */
+  orderId: string;
+
+  /**
+   * Be done within this; the order may be given again afterwards, to any instance.
+   *
+   * @generated from field: google.protobuf.Duration deadline = 3;
+   */
+  deadline?: Duration | undefined;
 };
 
 /**
@@ -316,4 +334,101 @@ export type RemoveOrphan = Message<"slipway.provider.v1.RemoveOrphan"> & {
  */
 export const RemoveOrphanSchema: GenMessage<RemoveOrphan> = /*@__PURE__*/
   messageDesc(file_slipway_provider_v1_inventory, 6);
+
+/**
+ * OrphanRemoval answers RemoveOrphan. What it says is believed once a complete listing shows the same.
+ *
+ * @generated from message slipway.provider.v1.OrphanRemoval
+ */
+export type OrphanRemoval = Message<"slipway.provider.v1.OrphanRemoval"> & {
+  /**
+   * The echo.
+   *
+   * @generated from field: string order_id = 1;
+   */
+  orderId: string;
+
+  /**
+   * How it ended.
+   *
+   * @generated from field: slipway.provider.v1.OrphanOutcome outcome = 2;
+   */
+  outcome: OrphanOutcome;
+
+  /**
+   * Why it was refused, for people. No secrets.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+
+  /**
+   * With FAILED: what went wrong.
+   *
+   * @generated from field: slipway.provider.v1.Failure failure = 4;
+   */
+  failure?: Failure | undefined;
+};
+
+/**
+ * Describes the message slipway.provider.v1.OrphanRemoval.
+ * Use `create(OrphanRemovalSchema)` to create a new message.
+ */
+export const OrphanRemovalSchema: GenMessage<OrphanRemoval> = /*@__PURE__*/
+  messageDesc(file_slipway_provider_v1_inventory, 7);
+
+/**
+ * OrphanOutcome is how an order to remove an orphan ended.
+ *
+ * @generated from enum slipway.provider.v1.OrphanOutcome
+ */
+export enum OrphanOutcome {
+  /**
+   * Not said; treated as FAILED.
+   *
+   * @generated from enum value: ORPHAN_OUTCOME_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * It was there, and is seen to be gone.
+   *
+   * @generated from enum value: ORPHAN_OUTCOME_REMOVED = 1;
+   */
+  REMOVED = 1,
+
+  /**
+   * It was not there any more. Nothing was done.
+   *
+   * @generated from enum value: ORPHAN_OUTCOME_ALREADY_GONE = 2;
+   */
+  ALREADY_GONE = 2,
+
+  /**
+   * Refused: the key on it now is another one, or of another hub. Nothing was done.
+   *
+   * @generated from enum value: ORPHAN_OUTCOME_KEY_MISMATCH = 3;
+   */
+  KEY_MISMATCH = 3,
+
+  /**
+   * Refused: the request that its key names is being worked on by this instance. Nothing was done.
+   *
+   * @generated from enum value: ORPHAN_OUTCOME_HELD = 4;
+   */
+  HELD = 4,
+
+  /**
+   * It could not be removed, and may still exist. The hub orders it again.
+   *
+   * @generated from enum value: ORPHAN_OUTCOME_FAILED = 5;
+   */
+  FAILED = 5,
+}
+
+/**
+ * Describes the enum slipway.provider.v1.OrphanOutcome.
+ */
+export const OrphanOutcomeSchema: GenEnum<OrphanOutcome> = /*@__PURE__*/
+  enumDesc(file_slipway_provider_v1_inventory, 0);
 
