@@ -22,16 +22,8 @@ import {
 } from '../domain/host/host.js'
 import type { MachineState } from '../domain/machine/machine.js'
 import { parseResourceName, resourceName } from '../domain/names.js'
-import { defaultOrphanPolicy, type KeepReason, type OrphanMode, type OrphanPolicy } from '../domain/orphan/orphan.js'
 import type { Capability, ProviderKind } from '../domain/provider/provider.js'
 import type { RequestState } from '../domain/request/request.js'
-import type { OrphanState } from '../store/orphans.js'
-import type { ProviderRow } from '../store/tables.js'
-
-type OrphanPolicyColumns = Pick<
-  ProviderRow,
-  'orphan_mode' | 'orphan_min_age_ms' | 'orphan_max_per_pass' | 'orphan_max_percent'
->
 
 // Between protobuf and the domain, for what several resources have in common. Protobuf enums stop here: each table below fails to compile when it misses a name.
 
@@ -92,55 +84,6 @@ export const machineStateNumbers: Readonly<Record<MachineState, hub.MachineState
   PROVISION_FAILED: hub.MachineState.PROVISION_FAILED,
   ADOPT_FAILED: hub.MachineState.ADOPT_FAILED,
   GONE: hub.MachineState.GONE,
-}
-
-export const orphanStateNumbers: Readonly<Record<OrphanState, hub.OrphanState>> = {
-  KEPT: hub.OrphanState.KEPT,
-  REMOVING: hub.OrphanState.REMOVING,
-  REMOVED: hub.OrphanState.REMOVED,
-}
-
-export const orphanKeepReasonNumbers: Readonly<Record<KeepReason, hub.OrphanKeepReason>> = {
-  FOREIGN_HUB: hub.OrphanKeepReason.FOREIGN_HUB,
-  KEY_UNREADABLE: hub.OrphanKeepReason.KEY_UNREADABLE,
-  REQUEST_LIVE: hub.OrphanKeepReason.REQUEST_LIVE,
-  KEPT_BY_PERSON: hub.OrphanKeepReason.KEPT_BY_PERSON,
-  REMOVAL_UNSUPPORTED: hub.OrphanKeepReason.REMOVAL_UNSUPPORTED,
-  POLICY_REPORTS: hub.OrphanKeepReason.POLICY_REPORTS,
-  RESTORED: hub.OrphanKeepReason.RESTORED,
-  CREATE_IN_FLIGHT: hub.OrphanKeepReason.CREATE_IN_FLIGHT,
-  NOT_LISTED: hub.OrphanKeepReason.NOT_LISTED,
-  SEEN_ONCE: hub.OrphanKeepReason.SEEN_ONCE,
-  TOO_YOUNG: hub.OrphanKeepReason.TOO_YOUNG,
-  REFUSED: hub.OrphanKeepReason.REFUSED,
-  REMOVAL_STOPPED: hub.OrphanKeepReason.REMOVAL_STOPPED,
-  LIMIT_REACHED: hub.OrphanKeepReason.LIMIT_REACHED,
-}
-
-const orphanModeNumbers: Readonly<Record<OrphanMode, hub.OrphanMode>> = {
-  REPORT: hub.OrphanMode.REPORT,
-  REMOVE: hub.OrphanMode.REMOVE,
-}
-
-/** What a policy leaves out is the default. */
-export function fromOrphanPolicy(policy: hub.OrphanPolicy | undefined): OrphanPolicy {
-  const { mode, minAgeMs, maxPerPass, maxPercent } = defaultOrphanPolicy
-  return {
-    mode: nameOf(orphanModeNumbers, policy?.mode ?? 0) ?? mode,
-    minAgeMs: policy?.minAge === undefined ? minAgeMs : Math.round(durationMs(policy.minAge)),
-    maxPerPass: policy?.maxPerPass || maxPerPass,
-    maxPercent: policy?.maxPercent || maxPercent,
-  }
-}
-
-export function toOrphanPolicy(row: Partial<OrphanPolicyColumns>): hub.OrphanPolicy {
-  // Changes from before there was a policy lack the columns.
-  return create(hub.OrphanPolicySchema, {
-    mode: orphanModeNumbers[row.orphan_mode ?? defaultOrphanPolicy.mode],
-    minAge: durationFromMs(row.orphan_min_age_ms ?? defaultOrphanPolicy.minAgeMs),
-    maxPerPass: row.orphan_max_per_pass ?? defaultOrphanPolicy.maxPerPass,
-    maxPercent: row.orphan_max_percent ?? defaultOrphanPolicy.maxPercent,
-  })
 }
 
 export const healthNumbers = {

@@ -17,8 +17,8 @@ import {
 } from '../store/orphans.js'
 import type { OrphanRow } from '../store/tables.js'
 import { causeOf, checkEtag, decodePageToken, pageSize, readPage, type ApiDeps } from './context.js'
-import { namesOf, orphanKeepReasonNumbers, orphanStateNumbers } from './convert.js'
-import { toOrphan } from './resources.js'
+import { namesOf } from './convert.js'
+import { orphanKeepReasonNumbers, orphanStateNumbers, toOrphan } from './orphan-resources.js'
 
 /** What a person is answered where even they cannot have an orphan removed. */
 const refusals: Partial<Record<KeepReason, ErrorReason>> = {

@@ -33,7 +33,8 @@ import {
   readPage,
   type ApiDeps,
 } from './context.js'
-import { checkedLabels, fromKind, fromObject, fromOrphanPolicy, nameOf, toTime } from './convert.js'
+import { checkedLabels, fromKind, fromObject, nameOf, toTime } from './convert.js'
+import { fromOrphanPolicy } from './orphan-resources.js'
 import { checkAgainstSchema } from './provider-data.js'
 import { toProvider } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
@@ -254,8 +255,10 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
             },
           )
         }
-        await deleteProvider(tx, locked.id)
-        await appendEvents(tx, causeOf(context), [event(locked, 'ProviderDeleted', 'Deleted')])
+        const orphans = await deleteProvider(tx, locked.id)
+        const text =
+          orphans === 0 ? 'Deleted' : `Deleted; ${orphans} orphans of it may still exist, and are looked for no more`
+        await appendEvents(tx, causeOf(context), [event(locked, 'ProviderDeleted', text)])
         return locked.id
       })
       if (deleted !== undefined) deps.wake.signal({ kind: 'provider', providerId: deleted }, { kind: 'change' })

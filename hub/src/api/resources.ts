@@ -1,8 +1,7 @@
 import { create } from '@bufbuild/protobuf'
 import * as hub from '@slipway/proto/hub/v1'
 import * as wire from '@slipway/proto/provider/v1'
-import { hostName, orphanName, resourceName } from '../domain/names.js'
-import { orphanStateOf, type ShownOrphan } from '../store/orphans.js'
+import { hostName, resourceName } from '../domain/names.js'
 import type {
   EventRow,
   HostRow,
@@ -17,10 +16,7 @@ import {
   healthNumbers,
   hostStateNumbers,
   machineStateNumbers,
-  orphanKeepReasonNumbers,
-  orphanStateNumbers,
   requestStateNumbers,
-  toOrphanPolicy,
   toAddresses,
   toBootstrap,
   toClassOfferings,
@@ -38,6 +34,7 @@ import {
   toShape,
   toTime,
 } from './convert.js'
+import { toOrphanPolicy } from './orphan-resources.js'
 
 // Rows as resources. They are made of nothing but the row, so that a change record gives the same as a read; what only reads can tell is laid on top.
 
@@ -250,36 +247,6 @@ export function toHost(row: HostRow): hub.Host {
     createTime: toTime(row.created_at),
     updateTime: toTime(row.updated_at),
     deleteTime: toTime(row.release_requested_at),
-    etag: etag(row),
-  })
-}
-
-export function toOrphan(row: ShownOrphan): hub.Orphan {
-  return create(hub.OrphanSchema, {
-    name: orphanName(row.provider_name, row.name),
-    uid: row.id,
-    provider: resourceName('provider', row.provider_name),
-    kind: row.kind,
-    externalId: row.external_id,
-    externalName: row.external_name,
-    ownershipKey: row.ownership_key,
-    machineRequest: named('machine_request', row.request_name),
-    state: orphanStateNumbers[orphanStateOf(row)],
-    keepReason: row.keep_reason === null ? hub.OrphanKeepReason.UNSPECIFIED : orphanKeepReasonNumbers[row.keep_reason],
-    keepMessage: row.keep_message,
-    sightings: row.sightings,
-    firstSeenTime: toTime(row.first_seen_at),
-    lastSeenTime: toTime(row.last_seen_at),
-    power: toPower(row.power),
-    addresses: toAddresses(row.addresses),
-    removalOrderTime: toTime(row.removal_ordered_at),
-    removalOrderedBy: row.removal_ordered_by ?? '',
-    removalAttempts: row.removal_attempts,
-    removalNextTime: toTime(row.removal_due_at),
-    lastError: toLastError(row.last_error),
-    keptBy: row.kept_by ?? '',
-    keptFor: row.kept_for,
-    updateTime: toTime(row.updated_at),
     etag: etag(row),
   })
 }

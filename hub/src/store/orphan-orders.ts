@@ -15,7 +15,7 @@ import {
   toFacts,
   type OrphanTimes,
 } from './orphan-facts.js'
-import { noOrder } from './orphan-pass.js'
+import { noOrder } from './orphan-sightings.js'
 import type { OrphanRow } from './tables.js'
 
 // Orders to remove orphans, from the moment they are due until they are answered. A row is the order: whichever replica has a session of the provider gives it,

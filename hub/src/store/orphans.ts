@@ -12,7 +12,8 @@ import {
   toFacts,
   type OrphanTimes,
 } from './orphan-facts.js'
-import { noOrder, orderRemoval } from './orphan-pass.js'
+import { orderRemoval } from './orphan-pass.js'
+import { noOrder } from './orphan-sightings.js'
 import type { OrphanRow } from './tables.js'
 
 // What people see of orphans, and what they decide about them.

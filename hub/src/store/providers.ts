@@ -173,8 +173,8 @@ export async function countProviderUse(
   return result.rows[0] ?? { requests: 0, machines: 0 }
 }
 
-/** Ends a locked provider: its certificates, credentials, offerings and tokens go with it. */
-export async function deleteProvider(tx: Tx, providerId: string): Promise<void> {
+/** Ends a locked provider: its certificates, credentials, offerings, tokens and orphans go with it. @returns how many orphans nobody looks for any more. */
+export async function deleteProvider(tx: Tx, providerId: string): Promise<number> {
   await tx
     .updateTable('provider_certificates')
     .set({ revoked_at: sql<Date>`clock_timestamp()` })
@@ -184,12 +184,13 @@ export async function deleteProvider(tx: Tx, providerId: string): Promise<void> 
   await tx.deleteFrom('offerings').where('provider_id', '=', providerId).execute()
   await tx.deleteFrom('join_tokens').where('provider_id', '=', providerId).execute()
   // Nobody can look for them any more; the timelines keep them.
-  await tx.deleteFrom('orphans').where('provider_id', '=', providerId).execute()
+  const orphans = await tx.deleteFrom('orphans').where('provider_id', '=', providerId).executeTakeFirst()
   await tx
     .updateTable('providers')
     .set({ deleted_at: sql<Date>`clock_timestamp()`, has_credentials: false })
     .where('id', '=', providerId)
     .execute()
+  return Number(orphans.numDeletedRows)
 }
 
 export interface LiveSession {

@@ -197,7 +197,9 @@ const someSurroundings = fc.record<Surroundings>({
 })
 
 void t.test('whatever else is so, breaking one rule alone keeps an orphan', async (t) => {
-  const pass = fc.tuple(fc.array(someOrphan, { maxLength: 20 }), someSurroundings, fc.integer({ min: 0, max: 40 }))
+  // Half of the time nothing else speaks against removal: then the one breach has to.
+  const surroundings = fc.oneof(fc.constant(around), someSurroundings)
+  const pass = fc.tuple(fc.array(someOrphan, { maxLength: 20 }), surroundings, fc.integer({ min: 0, max: 40 }))
   const property = fc.property(
     fc.constantFrom(...breaches),
     pass,
