@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { startApi } from './api/server.js'
 import { Authority } from './auth/authority.js'
@@ -12,7 +13,7 @@ import type { Loop } from './reconcile/loop.js'
 import { startReconciler } from './reconcile/reconciler.js'
 import { makeKeyring, parseKey } from './secrets/keyring.js'
 import { createBootstrapToken } from './store/client-tokens.js'
-import { openDatabase, type Db } from './store/database.js'
+import { databaseTime, isConnectionLoss, openDatabase, type Db } from './store/database.js'
 import { startEmbeddedDatabase } from './store/embedded.js'
 import { readMeta } from './store/meta.js'
 import { migrate, schemaStatus } from './store/migrate.js'
@@ -22,6 +23,9 @@ import { Wake } from './store/wake.js'
 
 const trimEveryMs = 10 * 60_000
 const trimLeaseMs = 60_000
+/** How long to wait for the database at the start, and how often to ask. */
+const databaseWaitMs = 30_000
+const databasePauseMs = 500
 const idempotencyKeysMs = 48 * 3_600_000
 
 export interface Hub {
@@ -67,6 +71,7 @@ async function start(
     onIdleError: (error) => log.warn({ err: error }, 'a database connection broke; it is replaced'),
   })
   closers.push(() => db.destroy())
+  await waitForDatabase(db, log)
   await checkSchema(db, config, log)
   const { hubId, epoch } = await readMeta(db)
   const authority = await Authority.load(db, keyring, hubId, { providerCertificateMs: config.providerCertificateMs })
@@ -119,6 +124,21 @@ async function connect(config: HubConfig, log: Logger, closers: (() => Promise<u
   closers.push(() => embedded.stop())
   log.info({ pid: embedded.pid }, 'embedded database is up')
   return embedded.connectionString
+}
+
+/** A hub that is started while its database restarts waits for it, for a while. @throws what the database threw last. */
+async function waitForDatabase(db: Db, log: Logger): Promise<void> {
+  const until = performance.now() + databaseWaitMs
+  for (;;) {
+    try {
+      await databaseTime(db)
+      return
+    } catch (error) {
+      if (!isConnectionLoss(error) || performance.now() > until) throw error
+      log.warn({ err: error }, 'the database does not answer; waiting for it')
+      await sleep(databasePauseMs)
+    }
+  }
 }
 
 async function checkSchema(db: Db, config: HubConfig, log: Logger): Promise<void> {

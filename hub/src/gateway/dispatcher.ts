@@ -108,6 +108,7 @@ export class Dispatcher {
         this.#deps.db,
         async (tx) => {
           const held = await takeHeldItems(tx, ids)
+          if (held.length > 0) await this.#takeUp(tx, held)
           return { items: held, details: await loadItemDetails(tx, held) }
         },
         'wish',

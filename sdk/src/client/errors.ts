@@ -36,7 +36,9 @@ export class SlipwayError extends ConnectError {
 
   /** No hub could be reached, or it cannot serve now. A connection that was reset is ABORTED to the transport; where a hub aborts, it says why. */
   get unavailable(): boolean {
-    return this.code === Code.Unavailable || (this.code === Code.Aborted && this.reason === '')
+    if (this.code === Code.Unavailable || (this.code === Code.Aborted && this.reason === '')) return true
+    // The server took nothing of it: RFC 9113, section 8.7.
+    return this.code === Code.Internal && this.reason === '' && this.message.includes('NGHTTP2_REFUSED_STREAM')
   }
 
   get unauthenticated(): boolean {
