@@ -74,7 +74,7 @@ export const catalogue = [
   },
   {
     name: 'any-holder-is-bound',
-    profile: 'partitions',
+    profile: 'pauses',
     what: 'Hello binds an item again under whatever fence the instance names, though another has claimed it since (I3).',
     changes: [
       { file: 'hub/dist/src/store/sessions.js', find: 'and work_items.fence = held.fence', replace: '' },
