@@ -93,7 +93,7 @@ export const catalogue = [
   },
   {
     name: 'wake-ups-alone',
-    profile: 'network',
+    profile: 'hints',
     what: 'The dispatcher looks only when it is woken: a lost wake-up is a lost request (I4).',
     changes: [
       {

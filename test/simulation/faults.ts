@@ -84,6 +84,7 @@ export const profiles = {
     'cut-link',
     'cut-link-one-way',
   ],
+  hints: ['wake-ups-lost', 'wake-ups-lost', 'wake-ups-lost', 'cloud-slow'],
   watches: ['watcher-cut', 'watcher-cut', 'database-slow', 'database-slow', 'kill-hub', 'wake-ups-lost'],
 } as const satisfies Readonly<Record<string, readonly FaultKind[]>>
 export type Profile = keyof typeof profiles
