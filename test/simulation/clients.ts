@@ -14,7 +14,6 @@ export interface Ordered {
   /** What the hub has refused for good. */
   refused: string | undefined
   releaseAccepted: boolean
-  state: api.HostState
 }
 
 const callTimeoutMs = 5_000
@@ -57,7 +56,6 @@ export class Client {
       uid: undefined,
       refused: undefined,
       releaseAccepted: false,
-      state: api.HostState.UNSPECIFIED,
     }
     this.orders.push(ordered)
     const twice = this.#scheduler.random.chance(0.2)
@@ -70,19 +68,6 @@ export class Client {
 
   release(ordered: Ordered): void {
     this.node.run(() => void this.#persist(() => this.#release(ordered)))
-  }
-
-  /** Reads how a host stands. */
-  look(ordered: Ordered): void {
-    this.node.run(
-      () =>
-        void this.#call('getHost', (hosts, context) =>
-          hosts.getHost(create(api.GetHostRequestSchema, { name: nameOf(ordered) }), context),
-        ).then(
-          ({ host }) => (ordered.state = host?.state ?? ordered.state),
-          () => undefined,
-        ),
-    )
   }
 
   async #order(ordered: Ordered): Promise<boolean> {
@@ -129,7 +114,7 @@ export class Client {
   }
 
   async #call<T>(
-    method: 'createHost' | 'deleteHost' | 'getHost',
+    method: 'createHost' | 'deleteHost',
     work: (
       hosts: Parameters<Parameters<HubProcess['call']>[0]>[0],
       context: ReturnType<typeof callContext>,
@@ -158,9 +143,7 @@ function nameOf(ordered: Ordered): string {
 export class Watcher {
   readonly node: Node
   readonly versions = new Map<string, number>()
-  readonly ended = new Set<string>()
   changes = 0
-  connects = 0
   readonly #scheduler: Scheduler
   readonly #hub: () => HubProcess | undefined
   #revision = ''
@@ -189,7 +172,6 @@ export class Watcher {
   }
 
   #watch(hub: HubProcess, connection: number): Promise<void> {
-    this.connects += 1
     // At times it forgets where it was, and begins with a list.
     if (this.#scheduler.random.chance(0.3)) this.#revision = ''
     const abort = new AbortController()

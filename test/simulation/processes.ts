@@ -139,10 +139,7 @@ export class HubProcess {
 }
 
 /** What a caller is to a handler. */
-export function callContext(
-  method: 'createHost' | 'deleteHost' | 'getHost' | 'watchHosts',
-  signal: AbortSignal,
-): HandlerContext {
+export function callContext(method: 'createHost' | 'deleteHost' | 'watchHosts', signal: AbortSignal): HandlerContext {
   const values = createContextValues().set(callerKey, { tokenId: 'simulation', name: 'simulation', requestId: '' })
   return { values, signal, method: api.HostService.method[method] } as unknown as HandlerContext
 }

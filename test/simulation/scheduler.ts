@@ -53,8 +53,6 @@ export class Scheduler {
   readonly #epochMs: number
   nowMs = 0
   steps = 0
-  /** Called after every event. */
-  afterEach: () => void | Promise<void> = () => undefined
 
   constructor(seed: number, keepJournal: boolean) {
     this.random = new Random(seed)
@@ -142,7 +140,6 @@ export class Scheduler {
     else void node.run(() => event.run())
     // All that follows from it without waiting for another event has run when the next turn of the real loop comes.
     await new Promise<void>((resolve) => real.setImmediate(resolve))
-    await this.afterEach()
   }
 
   #push(event: SimEvent): void {
