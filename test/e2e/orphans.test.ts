@@ -219,6 +219,20 @@ void t.test('what a killed instance made, and its request was given up meanwhile
   t.match(orphan, { externalId: made, machineRequest: request.name })
   await until('it to be removed', () => scene.live().size === 0)
   t.match(readWorld(scene.world), { totals: { creates: 1, deletes: 1, live: 0 }, violations: [] })
+  await until('no orphan to be left', async () => (await scene.orphans()).length === 0)
+
+  // The same, and the host is released in good order: what was made is found by its key, and no orphan comes of it.
+  await one.end('SIGKILL')
+  one.start({ SLIPWAY_FAILPOINTS: 'sdk.effect.after=kill' })
+  await slipway.ok('host', 'order', 'left', '--class', 'small', '--no-wait')
+  await until('the instance to be killed again', () => !one.running)
+  await until('the second server', () => scene.live().size === 1)
+  await slipway.ok('host', 'release', 'left', '--yes')
+  one.start({ SLIPWAY_FAILPOINTS: '' })
+  await until('no host to be left', async () => (await slipway.json<unknown[]>('get', 'hosts')).length === 0)
+  t.match(readWorld(scene.world), { totals: { creates: 2, deletes: 2, live: 0 }, violations: [] })
+  t.strictSame(await scene.orphans(), [])
+  t.equal((await scene.reasons()).filter((reason) => reason === 'OrphanRemovalOrdered').length, 1)
 })
 
 void t.test('orders survive the hub and the instance that was given them', { timeout: 300_000 }, async (t) => {

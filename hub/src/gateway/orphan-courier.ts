@@ -39,7 +39,12 @@ export class OrphanCourier {
   /** Takes nothing more; resolves when nothing is under way. */
   async stop(): Promise<void> {
     this.#stopped = true
-    await this.#running
+    await this.idle()
+  }
+
+  /** Resolves when all that was asked for was looked at. */
+  async idle(): Promise<void> {
+    while (this.#running !== undefined) await this.#running
   }
 
   async #run(): Promise<void> {

@@ -1,6 +1,8 @@
 import { create } from '@bufbuild/protobuf'
 import { durationFromMs } from '@bufbuild/protobuf/wkt'
 import * as hub from '@slipway/proto/hub/v1'
+import type { SlipwayClient } from '../../client/client.js'
+import { SlipwayError } from '../../client/errors.js'
 import { usageError } from '../failure.js'
 import { parseSpan } from '../format.js'
 import { resourceType } from '../resources.js'
@@ -9,6 +11,8 @@ import { parseGoal, parseTimeout, waitFor } from '../waiting.js'
 import { confirm } from './confirm.js'
 
 // What people decide about orphans.
+
+const maxMerges = 10
 
 export interface RemoveFlags {
   readonly yes?: boolean
@@ -72,20 +76,32 @@ export async function setOrphanPolicy(session: Session, name: string, flags: Pol
     throw usageError(`--min-age ${flags.minAge} is no time; write it like 30m or 2h`)
   const maxPerPass = count(flags.maxPerPass, '--max-per-pass', 1_000)
   const maxPercent = count(flags.maxPercent, '--max-percent', 100)
-  const type = resourceType('provider')
-  const full = type.fullName(name, '')
-  const client = await session.client()
-  const { provider: before } = await client.providers.getProvider({ name: full })
-  const orphanPolicy = before?.orphanPolicy ?? create(hub.OrphanPolicySchema)
-  if (mode !== undefined) orphanPolicy.mode = mode
-  if (minAgeMs !== undefined) orphanPolicy.minAge = durationFromMs(minAgeMs)
-  if (maxPerPass !== undefined) orphanPolicy.maxPerPass = maxPerPass
-  if (maxPercent !== undefined) orphanPolicy.maxPercent = maxPercent
-  const { provider } = await client.providers.updateProvider({
-    provider: { name: full, orphanPolicy, etag: before?.etag ?? '' },
-    updateMask: { paths: ['orphan_policy'] },
-  })
-  if (provider !== undefined) session.printOne(type, provider)
+  const given = {
+    ...(mode !== undefined && { mode }),
+    ...(minAgeMs !== undefined && { minAge: durationFromMs(minAgeMs) }),
+    ...(maxPerPass !== undefined && { maxPerPass }),
+    ...(maxPercent !== undefined && { maxPercent }),
+  }
+  const provider = await mergePolicy(await session.client(), resourceType('provider').fullName(name, ''), given)
+  if (provider !== undefined) session.printOne(resourceType('provider'), provider)
+}
+
+/** Lays what is given over the policy as it is. A provider changes with all that its instances say: then it is read again. */
+async function mergePolicy(
+  client: SlipwayClient,
+  name: string,
+  given: Partial<Pick<hub.OrphanPolicy, 'mode' | 'minAge' | 'maxPerPass' | 'maxPercent'>>,
+): Promise<hub.Provider | undefined> {
+  for (let attempt = 1; ; attempt++) {
+    const { provider: before } = await client.providers.getProvider({ name })
+    const orphanPolicy = Object.assign(before?.orphanPolicy ?? create(hub.OrphanPolicySchema), given)
+    const provider = { name, orphanPolicy, etag: before?.etag ?? '' }
+    try {
+      return (await client.providers.updateProvider({ provider, updateMask: { paths: ['orphan_policy'] } })).provider
+    } catch (error) {
+      if (!(error instanceof SlipwayError && error.reason === 'ETAG_MISMATCH') || attempt === maxMerges) throw error
+    }
+  }
 }
 
 /** A whole number from 1. @throws CliError. */
