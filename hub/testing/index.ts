@@ -1,2 +1,7 @@
 export { withDatabase, withEmptyDatabase, type TestDatabase } from './database.js'
 export { withHub, type TestHub } from './hub.js'
+export { inTransaction, openDatabase, type Db, type Tx } from '../src/store/database.js'
+export { startEmbeddedDatabase } from '../src/store/embedded.js'
+export { migrate } from '../src/store/migrate.js'
+export { applyWorkEntries, type WorkEntry } from '../src/store/reports.js'
+export { claimDueItems, type ClaimedItem } from '../src/store/work-items.js'

@@ -1,0 +1,157 @@
+import { randomUUID } from 'node:crypto'
+import * as hub from '@slipway/proto/hub/v1'
+import pg from 'pg'
+import { query, type Bed } from '../harness/bed.js'
+import type { Benchmark, Contender, Goal } from '../harness/benchmark.js'
+import { BenchHub } from '../harness/hub.js'
+import { latencies } from '../harness/stats.js'
+
+const pageSize = 100
+const providers = 50
+
+interface Question {
+  readonly case: string
+  /** Of the API. Different from call to call where `turn` is used. */
+  readonly filter: (turn: number) => { labelSelector?: string; providers?: string[]; states?: hub.MachineState[] }
+  /** The same in SQL. */
+  readonly where: (turn: number) => string
+  /** Starts behind a name. */
+  readonly after?: (turn: number) => string
+}
+
+const labels = `(provider_labels || labels)`
+
+function questions(count: number): Question[] {
+  const label = (key: string, value: (turn: number) => string) => ({
+    filter: (turn: number) => ({ labelSelector: `${key}=${value(turn)}` }),
+    where: (turn: number) => `${labels} @> '{"${key}": "${value(turn)}"}'`,
+  })
+  const spread = (turn: number) => (turn * 7_919) % count
+  const rack = (turn: number) => `r${turn % 200}`
+  const zone = (turn: number) => `z${turn % 3}`
+  return [
+    { case: 'first page', filter: () => ({}), where: () => 'true' },
+    { case: 'page at depth', filter: () => ({}), where: () => 'true', after: (turn) => machineName(spread(turn)) },
+    { case: 'label, 1 match', ...label('serial', (turn) => `s${spread(turn)}`) },
+    { case: `label, ${count / 200} matches`, ...label('rack', rack) },
+    { case: `label, ${Math.floor(count / 3)} matches`, ...label('zone', zone) },
+    {
+      case: 'two labels',
+      filter: (turn) => ({ labelSelector: `rack=${rack(turn)},zone=${zone(turn)}` }),
+      where: (turn) => `${labels} @> '{"rack": "${rack(turn)}"}' and ${labels} @> '{"zone": "${zone(turn)}"}'`,
+    },
+    {
+      case: 'provider and state',
+      filter: (turn) => ({ providers: [`providers/p${turn % providers}`], states: [hub.MachineState.AVAILABLE] }),
+      where: (turn) => `provider_name = 'p${turn % providers}' and state = 'AVAILABLE'`,
+    },
+    {
+      case: 'provider and rare state',
+      filter: (turn) => ({ providers: [`providers/p${turn % providers}`], states: [hub.MachineState.CLEAN_FAILED] }),
+      where: (turn) => `provider_name = 'p${turn % providers}' and state = 'CLEAN_FAILED'`,
+    },
+  ]
+}
+
+const machineName = (index: number): string => `m-${String(index).padStart(7, '0')}`
+
+/** Machines of 50 static providers: each with a serial of its own, 200 racks, 3 zones; one in 10,000 failed to be cleaned. */
+async function load(url: string, count: number): Promise<void> {
+  const ids = Array.from({ length: providers }, () => randomUUID())
+  await query(
+    url,
+    `set session_replication_role = replica`,
+    ...ids.map(
+      (id, index) => `insert into providers (id, name, family, kind) values ('${id}', 'p${index}', 'bench', 'STATIC')`,
+    ),
+    `insert into machines (provider_id, id, name, provider_name, static, external_id, state, provider_labels, labels, hardware, addresses)
+     select p.id, gen_random_uuid(), 'm-' || lpad(i::text, 7, '0'), p.name, true, 'x' || i,
+            case when (i / ${providers}) % 10000 = 7 then 'CLEAN_FAILED' when i % 2 = 0 then 'ACTIVE' else 'AVAILABLE' end,
+            jsonb_build_object('serial', 's' || i, 'rack', 'r' || i % 200), jsonb_build_object('zone', 'z' || i % 3),
+            '{"shape": {"vcpus": 32, "memoryMib": 131072, "diskGib": 2000}, "vendor": "Bench", "model": "B1"}',
+            '[{"type": "PRIVATE", "ip": "10.0.0.1"}]'
+     from generate_series(0, ${count - 1}) i
+     join (values ${ids.map((id, index) => `(${index}, '${id}'::uuid, 'p${index}')`).join(', ')}) as p (n, id, name) on p.n = (i / 200) % ${providers}`,
+    `vacuum analyze machines`,
+  )
+}
+
+/** The page token that a list gives behind a machine, taken from the API itself. */
+async function tokenBehind(slipway: BenchHub, question: Question, turn: number): Promise<string> {
+  if (question.after === undefined) return ''
+  const { nextPageToken } = await slipway.client.machines.listMachines({ pageSize, filter: question.filter(turn) })
+  const decoded = JSON.parse(Buffer.from(nextPageToken, 'base64url').toString()) as [string, string]
+  return Buffer.from(JSON.stringify([decoded[0], question.after(turn)])).toString('base64url')
+}
+
+function contenders(bed: Bed, slipway: BenchHub, pool: pg.Pool, question: Question): Contender[] {
+  const calls = bed.size(200, 5)
+  const time = async (call: (turn: number) => Promise<unknown>) => {
+    const times: number[] = []
+    for (let turn = 0; turn < calls; turn++) {
+      const start = performance.now()
+      await call(turn)
+      times.push(performance.now() - start)
+    }
+    return latencies('page', times)
+  }
+  const tokens: string[] = []
+  return [
+    {
+      series: 'client API',
+      case: question.case,
+      async run() {
+        for (let turn = tokens.length; turn < calls; turn++) tokens.push(await tokenBehind(slipway, question, turn))
+        return time((turn) =>
+          slipway.client.machines.listMachines({
+            pageSize,
+            pageToken: tokens[turn] ?? '',
+            filter: question.filter(turn),
+          }),
+        )
+      },
+    },
+    {
+      series: 'SQL alone',
+      case: question.case,
+      run: () =>
+        time((turn) =>
+          pool.query(
+            `select * from machines where name > '${question.after?.(turn) ?? ''}' and ${question.where(turn)}
+             ${question.where(turn).includes('state') ? '' : "and state <> 'GONE'"} order by name limit ${pageSize + 1}`,
+          ),
+        ),
+    },
+  ]
+}
+
+function goals(): Goal[] {
+  return questions(1_000_000)
+    .slice(2)
+    .map(({ case: of }) => ({
+      text: `first page of ${of}: p99 under 20 ms`,
+      series: 'client API',
+      case: of,
+      metric: 'page p99 ms',
+      atMost: 20,
+    }))
+}
+
+export const list: Benchmark = {
+  name: 'list',
+  title: 'Lists of a million machines',
+  about:
+    'Pages of 100 of 1,000,000 machines of 50 providers, one call at a time, through the client API and in SQL alone. Labels are of the provider and of people; a selector sees both.',
+  goals: goals(),
+  charts: [{ metric: 'page p99 ms', title: 'A page of 100, p99, ms' }],
+  async prepare(bed) {
+    const slipway = await BenchHub.start(bed)
+    const count = bed.size(1_000_000, 3_000)
+    await load(slipway.databaseUrl, count)
+    const pool = new pg.Pool({ connectionString: slipway.databaseUrl, max: 1 })
+    return {
+      contenders: questions(count).flatMap((question) => contenders(bed, slipway, pool, question)),
+      close: () => pool.end(),
+    }
+  },
+}
