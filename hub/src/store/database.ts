@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely'
 import pg from 'pg'
 import { failpoint, PlantedFault, type TransactionPoint } from '../observe/failpoint.js'
+import { PreparingClient } from './prepared.js'
 import type { Tables } from './tables.js'
 
 /** Anything that statements run on: the pool, or one transaction. */
@@ -61,6 +62,7 @@ export function openDatabase(options: DatabaseOptions): Db {
     idle_in_transaction_session_timeout: options.idleInTransactionMs ?? 30_000,
     statement_timeout: 60_000,
     application_name: 'slipway-hub',
+    Client: PreparingClient,
   })
   pool.on('error', (error) => options.onIdleError?.(error))
   // The pool listens to idle connections alone. One that is lost between two statements of a transaction would end the process; as it is, its next statement fails.
