@@ -13,6 +13,8 @@ export interface HostKey {
 export interface TakenHost extends HostKey {
   /** As PostgreSQL writes it, to the microsecond. */
   readonly takenUntil: string
+  /** The host's machine request when it was taken. */
+  readonly requestId: string | null
 }
 
 /** When to look at a host that was taken. */
@@ -63,7 +65,8 @@ export async function takeDueHosts(db: Db, limit: number, holdMs: number): Promi
     set due_at = clock_timestamp() + ${holdMs} * interval '1 millisecond'
     from due
     where host_schedule.organization_id = due.organization_id and host_schedule.host_id = due.host_id
-    returning host_schedule.organization_id as "organizationId", host_schedule.host_id as "hostId", host_schedule.due_at::text as "takenUntil"
+    returning host_schedule.organization_id as "organizationId", host_schedule.host_id as "hostId", host_schedule.due_at::text as "takenUntil",
+      (select h.request_id from hosts h where h.organization_id = host_schedule.organization_id and h.id = host_schedule.host_id) as "requestId"
   `.execute(db)
   return result.rows
 }

@@ -5,7 +5,7 @@ import { makeError } from '../../domain/host/phases/attempt.js'
 import type { HostDecision, HostView } from '../../domain/host/record.js'
 import { inTransaction, type Tx } from '../../store/database.js'
 import { appendEvents, hubCause } from '../../store/events.js'
-import { databaseNow, lockHosts, saveHost, type LockedHost } from '../../store/host-reconcile.js'
+import { databaseNow, lockHosts, saveHosts, type LockedHost } from '../../store/host-reconcile.js'
 import { cancelRequest, deleteSecrets, deprovisionRequest } from '../../store/host-requests.js'
 import { finishHosts, type NextLook, type TakenHost } from '../../store/host-schedule.js'
 import type { WakeTopic } from '../../store/wake.js'
@@ -75,11 +75,7 @@ interface Executed {
 async function executeAll(deps: ReconcilerDeps, tx: Tx, locked: readonly LockedHost[]): Promise<Executed> {
   const decisions = locked.map((host) => ({ host, decision: decideHost(withoutDefect(host.view)) }))
   const toPlace = decisions.filter(({ decision }) => decision.action.kind === 'place').map(({ host }) => host)
-  const placing = await Placing.begin(
-    deps,
-    tx,
-    toPlace.map((host) => host.row.id),
-  )
+  const placing = new Placing(deps, tx)
   const events: EventDraft[] = []
   const looks: [string, number][] = []
   const providers = new Set<string>()
@@ -94,15 +90,17 @@ async function executeAll(deps: ReconcilerDeps, tx: Tx, locked: readonly LockedH
     toPlace.flatMap((host) => (host.row.request_id === null ? [] : [host.row.request_id])),
   )
   for (const id of placedFor) providers.add(id)
-  let changed = events.length > 0
-  for (const { host, decision } of saves) changed = (await saveHost(tx, host.view.host, decision.host)) || changed
+  const saved = await saveHosts(
+    tx,
+    saves.map(({ host, decision }) => ({ before: host.view.host, after: decision.host })),
+  )
   await forgetSecrets(tx, saves)
   await appendEvents(tx, hubCause, events)
   return {
     looks,
     wake: [
       ...[...providers].map((providerId) => ({ kind: 'work' as const, providerId })),
-      ...(changed ? [{ kind: 'change' as const }] : []),
+      ...(saved || events.length > 0 ? [{ kind: 'change' as const }] : []),
     ],
   }
 }
@@ -168,10 +166,8 @@ async function setAside(
         )
         const delayMs = retryDelayMs(attempts, 0)
         const nextAttemptAt = new Date(view.now.getTime() + delayMs).toISOString()
-        await saveHost(tx, view.host, {
-          ...view.host,
-          lastError: { ...defect, retryable: true, attempts, nextAttemptAt },
-        })
+        const after = { ...view.host, lastError: { ...defect, retryable: true, attempts, nextAttemptAt } }
+        await saveHosts(tx, [{ before: view.host, after }])
         looks.push({ ...key, inMs: delayMs })
       }
       await finishHosts(tx, looks)
