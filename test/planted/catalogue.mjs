@@ -121,7 +121,7 @@ export const catalogue = [
     what: 'A machine goes from one host straight to the next (I7).',
     changes: [
       {
-        file: 'hub/dist/src/store/reports.js',
+        file: 'hub/dist/src/store/report-writes.js',
         find: "{ state: next, operation: 'CLEAN' }",
         replace: "{ state: 'AVAILABLE', operation: null }",
       },
