@@ -103,8 +103,7 @@ export class Dispatcher {
       async (tx) => {
         const claimed = await claimDueItems(tx, credits)
         if (claimed.length === 0) return { items: claimed, details: undefined }
-        const taken = await this.#takeUp(tx, claimed)
-        return { items: claimed, details: await loadItemDetails(tx, claimed, taken) }
+        return { items: claimed, details: await this.#takeUp(tx, claimed) }
       },
       'claim',
     )
@@ -124,8 +123,7 @@ export class Dispatcher {
         this.#deps.db,
         async (tx) => {
           const held = await takeHeldItems(tx, ids)
-          const taken = await this.#takeUp(tx, held)
-          return { items: held, details: await loadItemDetails(tx, held, taken) }
+          return { items: held, details: await this.#takeUp(tx, held) }
         },
         'wish',
       )
@@ -134,17 +132,21 @@ export class Dispatcher {
     this.#doubtful.clear()
   }
 
-  async #takeUp(tx: Tx, items: readonly ClaimedItem[]): Promise<readonly MachineRequestRow[]> {
+  /** Moves on what is taken up, and reads what its holders are to be told. */
+  async #takeUp(tx: Tx, items: readonly ClaimedItem[]): Promise<ItemDetails> {
     const requests = await markRequestsTakenUp(
       tx,
       items.filter((item) => item.kind === 'MACHINE_REQUEST').map((item) => item.id),
     )
-    await appendEvents(tx, { actor: 'hub', requestId: '' }, requests.map(takenUpEvent))
-    await scheduleHosts(
-      tx,
-      requests.map((request) => ({ organizationId: request.organization_id, hostId: request.host_id })),
-    )
-    return requests
+    const [details] = await Promise.all([
+      loadItemDetails(tx, items, requests),
+      appendEvents(tx, { actor: 'hub', requestId: '' }, requests.map(takenUpEvent)),
+      scheduleHosts(
+        tx,
+        requests.map((request) => ({ organizationId: request.organization_id, hostId: request.host_id })),
+      ),
+    ])
+    return details
   }
 
   async #tellChanges(providers: ReadonlySet<string>): Promise<void> {
@@ -158,8 +160,7 @@ export class Dispatcher {
           sessions.map((session) => session.id),
         )
         if (changed.length === 0) return { items: changed, details: undefined }
-        const taken = await this.#takeUp(tx, changed)
-        return { items: changed, details: await loadItemDetails(tx, changed, taken) }
+        return { items: changed, details: await this.#takeUp(tx, changed) }
       },
       'wish',
     )

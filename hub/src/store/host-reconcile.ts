@@ -37,12 +37,12 @@ export async function lockHosts(tx: Tx, taken: readonly TakenHost[], graceUntil:
     tx,
     taken.flatMap((host) => (host.requestId === null ? [] : [host.requestId])),
   )
-  const rows = await lockHostRows(
-    tx,
-    taken.map((host) => host.hostId),
-  )
-  const { now, since } = await connectedSince(tx, [
-    ...new Set([...requests.values()].map((request) => request.row.provider_id)),
+  const [rows, { now, since }] = await Promise.all([
+    lockHostRows(
+      tx,
+      taken.map((host) => host.hostId),
+    ),
+    connectedSince(tx, [...new Set([...requests.values()].map((request) => request.row.provider_id))]),
   ])
   const takenById = new Map(taken.map((host) => [host.hostId, host]))
   const hosts: LockedHost[] = []
@@ -94,17 +94,19 @@ interface LockedRequest {
 
 async function lockRequests(tx: Tx, ids: readonly string[]): Promise<ReadonlyMap<string, LockedRequest>> {
   if (ids.length === 0) return new Map()
-  const items = await sql<{ id: string; unclaimed: boolean }>`/* lock-items */
-    select id, fence = 0 and session_id is null as unclaimed
-    from work_items
-    where id = any(${[...ids]}::uuid[])
-    order by provider_id, id
-    for update
-  `.execute(tx)
+  const [items, rows] = await Promise.all([
+    sql<{ id: string; unclaimed: boolean }>`/* lock-items */
+      select id, fence = 0 and session_id is null as unclaimed
+      from work_items
+      where id = any(${[...ids]}::uuid[])
+      order by provider_id, id
+      for update
+    `.execute(tx),
+    sql<MachineRequestRow>`
+      select * from machine_requests where id = any(${[...ids]}::uuid[]) order by id for update
+    `.execute(tx),
+  ])
   const unclaimed = new Set(items.rows.filter((item) => item.unclaimed).map((item) => item.id))
-  const rows = await sql<MachineRequestRow>`
-    select * from machine_requests where id = any(${[...ids]}::uuid[]) order by id for update
-  `.execute(tx)
   const machineIds = rows.rows.flatMap((row) => (row.machine_id === null ? [] : [row.machine_id]))
   const stateOf = await lockMachineStates(tx, machineIds)
   return new Map(

@@ -80,11 +80,14 @@ export async function writeStates(tx: Tx, states: readonly ItemState[], now: Dat
     request !== undefined && changed(request) ? [{ item, ...request }] : [],
   )
   const machines = states.flatMap(({ item, machine }) => (machine === undefined ? [] : [{ item, ...machine }]))
-  const made = await insertMachines(tx, requests, now)
-  await updateRequests(tx, requests, made, now)
-  await updateBeneath(tx, requests, now)
-  await updateMachines(tx, machines, now)
-  await updateItems(tx, states)
+  const made = newMachines(requests)
+  await Promise.all([
+    insertMachines(tx, requests, made, now),
+    updateRequests(tx, requests, made, now),
+    updateBeneath(tx, requests, now),
+    updateMachines(tx, machines, now),
+    updateItems(tx, states),
+  ])
   // What follows is rare, or concerns few.
   for (const { row, record, beneath, giveUp, holdOffering: hold } of requests) {
     if (record.state === 'GONE' && beneath !== undefined) await detachMachine(tx, beneath, row, now, wake)
@@ -188,18 +191,26 @@ interface NewMachine {
   readonly name: string
 }
 
-/** A dynamic machine's record appears with its first external id. Returns what was made, by request id. */
+/** A dynamic machine's record appears with its first external id. By request id. */
+function newMachines(requests: readonly ChangedRequest[]): ReadonlyMap<string, NewMachine> {
+  const made = new Map<string, NewMachine>()
+  for (const { row, record } of requests) {
+    if (row.machine_id !== null || row.static || record.externalId === null || record.state === 'GONE') continue
+    const id = uuid()
+    made.set(row.id, { id, name: shortName('m', id) })
+  }
+  return made
+}
+
 async function insertMachines(
   tx: Tx,
   requests: readonly ChangedRequest[],
+  made: ReadonlyMap<string, NewMachine>,
   now: Date,
-): Promise<ReadonlyMap<string, NewMachine>> {
-  const made = new Map<string, NewMachine>()
+): Promise<void> {
   const rows = requests.flatMap(({ item, row, record }) => {
-    if (row.machine_id !== null || row.static || record.externalId === null || record.state === 'GONE') return []
-    const id = uuid()
-    const machine = { id, name: shortName('m', id) }
-    made.set(row.id, machine)
+    const machine = made.get(row.id)
+    if (machine === undefined) return []
     return [
       {
         provider_id: row.provider_id,
@@ -219,7 +230,7 @@ async function insertMachines(
       },
     ]
   })
-  if (rows.length === 0) return made
+  if (rows.length === 0) return
   await sql`/* insert-machines */
     insert into machines (provider_id, id, name, provider_name, static, external_id, state, hardware, addresses, power, request_id, request_name,
                           host_id, host_name, attributes, seen_at)
@@ -232,7 +243,6 @@ async function insertMachines(
     )}
     join work_items w on w.provider_id = s.provider_id and w.id = s.request_id and w.fence = s.fence
   `.execute(tx)
-  return made
 }
 
 /** Keeps machines in step with the requests that they are beneath; a static one is ACTIVE once it is provisioned. */

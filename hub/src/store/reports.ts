@@ -6,7 +6,7 @@ import { applyRequestReport, type ReportFacts, type RequestRecord } from '../dom
 import type { Tx } from './database.js'
 import { appendAll, type Cause } from './events.js'
 import { insertSteps, writeStates, type ItemState, type ReportedStep } from './report-writes.js'
-import type { ItemKind, MachineRequestRow, MachineRow, Tables, WorkItemRow } from './tables.js'
+import type { MachineRequestRow, MachineRow, Tables, WorkItemRow } from './tables.js'
 import type { WakeTopic } from './wake.js'
 
 // What holders say of their items, many at a time in one transaction: one commit for all of them.
@@ -62,32 +62,31 @@ export async function applyWorkEntries(tx: Tx, entries: readonly WorkEntry[], no
     for (const draft of said) events.push({ cause, draft })
     return { ok: true }
   })
-  await insertSteps(tx, steps)
-  const wake = await writeStates(tx, [...states.values()], now)
-  await appendAll(tx, events)
+  const [wake] = await Promise.all([
+    writeStates(tx, [...states.values()], now),
+    insertSteps(tx, steps),
+    appendAll(tx, events),
+  ])
   if (entries.some(({ body }) => body.kind === 'report')) wake.push({ kind: 'change' })
   return { results, wake }
 }
 
 /** Locks what entries are about: work items first, and requests and machines only of items that something was said of. */
 async function loadStates(tx: Tx, entries: readonly WorkEntry[]): Promise<Map<string, ItemState>> {
-  const items = await tx
-    .selectFrom('work_items')
-    .selectAll()
-    .where(sql<boolean>`id = any(${[...new Set(entries.map((entry) => entry.itemId))]}::uuid[])`)
-    .orderBy('provider_id')
-    .orderBy('id')
-    .forUpdate()
-    .execute()
+  const reported = [...new Set(entries.flatMap(({ itemId, body }) => (body.kind === 'report' ? [itemId] : [])))]
+  const [items, requests] = await Promise.all([
+    lockItems(
+      tx,
+      entries.map((entry) => entry.itemId),
+    ),
+    lockRows(tx, 'machine_requests', reported),
+  ])
   const states = new Map<string, ItemState>(
     items.map((item) => [item.id, { item, released: false, dueInMs: undefined, attempt: item.attempt }]),
   )
-  const reported = new Set(entries.flatMap(({ itemId, body }) => (body.kind === 'report' ? [itemId] : [])))
-  const idsOf = (kind: ItemKind) =>
-    items.flatMap((item) => (item.kind === kind && reported.has(item.id) ? [item.id] : []))
-  const requests = await lockRows(tx, 'machine_requests', idsOf('MACHINE_REQUEST'))
+  const requestIds = new Set(requests.map((row) => row.id))
   const machineIds = [
-    ...idsOf('MACHINE'),
+    ...reported.filter((id) => !requestIds.has(id)),
     ...requests.flatMap((row) => (row.machine_id === null ? [] : [row.machine_id])),
   ]
   const machines = new Map((await lockRows(tx, 'machines', machineIds)).map((row) => [row.id, row]))
@@ -105,6 +104,13 @@ async function loadStates(tx: Tx, entries: readonly WorkEntry[]): Promise<Map<st
     state.machine = { row, before: record, record, next: undefined }
   }
   return states
+}
+
+async function lockItems(tx: Tx, ids: readonly string[]): Promise<WorkItemRow[]> {
+  const result = await sql<WorkItemRow>`
+    select * from work_items where id = any(${[...new Set(ids)]}::uuid[]) order by provider_id, id for update
+  `.execute(tx)
+  return result.rows
 }
 
 async function lockRows<Table extends 'machine_requests' | 'machines'>(

@@ -139,12 +139,15 @@ export async function loadItemDetails(
     ...idsOf(items.filter((item) => item.kind === 'MACHINE')),
     ...[...requests.values()].flatMap((row) => (row.static && row.machine_id !== null ? [row.machine_id] : [])),
   ]
-  const machines = await readRows(db, 'machines', machineIds)
   // What a machine needs to set itself up is nobody's business once it is to go.
   const wanted = [...requests.values()].filter((row) => row.desired_presence === 'PRESENT')
-  const secrets = await readSecrets(db, idsOf(wanted))
   // Nobody can have stored a step of what is claimed for the first time.
-  const steps = await readSteps(db, idsOf(items.filter((item) => item.fence > 1 || item.generation > 1)))
+  const begun = items.filter((item) => item.fence > 1 || item.generation > 1)
+  const [machines, secrets, steps] = await Promise.all([
+    readRows(db, 'machines', machineIds),
+    readSecrets(db, idsOf(wanted)),
+    readSteps(db, idsOf(begun)),
+  ])
   return { requests, machines: new Map(machines.map((row) => [row.id, row])), secrets, steps }
 }
 

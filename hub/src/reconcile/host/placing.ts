@@ -60,11 +60,17 @@ export class Placing {
     }
   }
 
-  /** Stores the requests of all hosts that were placed. */
-  async finish(replacedRequestIds: readonly string[]): Promise<readonly string[]> {
-    await deleteSecrets(this.#tx, { hostIds: [], requestIds: replacedRequestIds })
-    await insertRequests(this.#tx, this.#drafts)
+  /** Where hosts were placed. */
+  get providerIds(): readonly string[] {
     return this.#drafts.map((draft) => draft.request.provider_id)
+  }
+
+  /** Stores the requests of all hosts that were placed. */
+  async finish(replacedRequestIds: readonly string[]): Promise<void> {
+    await Promise.all([
+      deleteSecrets(this.#tx, { hostIds: [], requestIds: replacedRequestIds }),
+      insertRequests(this.#tx, this.#drafts),
+    ])
   }
 
   #judge(row: HostRow, decision: HostDecision, candidates: readonly Candidate[]): readonly Judged[] {
