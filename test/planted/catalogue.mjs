@@ -110,8 +110,8 @@ export const catalogue = [
     changes: [
       {
         file: 'hub/dist/src/store/idempotency.js',
-        find: ".where('key', '=', key.key)",
-        replace: ".where('key', '=', `${key.key}?`)",
+        find: 'const row = byName.get(nameOf(key));',
+        replace: 'const row = undefined;',
       },
     ],
   },
@@ -177,8 +177,8 @@ export const catalogue = [
     changes: [
       {
         file: 'hub/dist/src/store/idempotency.js',
-        find: 'select pg_advisory_xact_lock(hashtextextended(${`${key.scope} ${key.key}`}, 0))',
-        replace: 'select ${key.scope}::text',
+        find: 'select pg_advisory_xact_lock(hash)',
+        replace: 'select hash',
       },
     ],
   },

@@ -114,18 +114,20 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
     context: HandlerContext,
   ): Promise<hub.CreateHostResponse> => {
     const workspaceName = parseResourceName('workspace', request.parent, 'parent')
-    const workspace = await reads.read(`workspace ${workspaceName}`, () => findWorkspace(deps.db, workspaceName))
-    if (workspace === undefined)
-      throw new HubError('WORKSPACE_NOT_FOUND', `there is no workspace ${workspaceName}`, {
-        metadata: { workspace: workspaceName },
-      })
     const given = request.host ?? create(hub.HostSchema)
     const key = idempotencyKey(context, {
       requestId: request.requestId,
       request: { schema: hub.CreateHostRequestSchema, message: request },
     })
-    // Asked before anything is checked: what was accepted once stays so, whatever has become of the places that it could have had.
-    const before = key === undefined || request.validateOnly ? undefined : await answers.submit(key)
+    const [workspace, before] = await Promise.all([
+      reads.read(`workspace ${workspaceName}`, () => findWorkspace(deps.db, workspaceName)),
+      // Asked before anything is checked: what was accepted once stays so, whatever has become of the places that it could have had.
+      key === undefined || request.validateOnly ? undefined : answers.submit(key),
+    ])
+    if (workspace === undefined)
+      throw new HubError('WORKSPACE_NOT_FOUND', `there is no workspace ${workspaceName}`, {
+        metadata: { workspace: workspaceName },
+      })
     if (before !== undefined) return fromBinary(hub.CreateHostResponseSchema, before)
     const order = await checkOrder(deps, reads, { workspace: workspaceName, id: request.hostId, host: given })
     // With a request_id, a name that is in use may be this very order's own.

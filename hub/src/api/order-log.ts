@@ -66,13 +66,17 @@ export class OrderLog {
   ): Promise<{ readonly settled: readonly Settled<Uint8Array>[]; readonly stored: boolean }> {
     const outcomes = new Map<CheckedOrder, Uint8Array | HubError>()
     const keys = orders.flatMap(({ key }) => (key === undefined ? [] : [key]))
-    const [, before] = await Promise.all([lockKeys(tx, keys), findAnswers(tx, keys)])
+    const [, before, known] = await Promise.all([
+      lockKeys(tx, keys),
+      findAnswers(tx, keys),
+      findClassesByName(tx, [...new Set(orders.map((order) => order.className))]),
+    ])
     for (const order of orders) {
       const answer = order.key === undefined ? undefined : before.get(order.key)
       if (answer !== undefined) outcomes.set(order, answer)
     }
     const fresh = orders.filter((order) => !outcomes.has(order))
-    const classes = await findClasses(tx, fresh)
+    const classes = await findClasses(tx, fresh, known)
     const drafts = fresh.flatMap((order) => {
       const machineClass = classes.get(order.className)
       if (machineClass === undefined) return []
@@ -124,8 +128,8 @@ export function answerBatcher(db: Db): Batcher<IdempotencyKey, Uint8Array | unde
 async function findClasses(
   tx: Tx,
   orders: readonly CheckedOrder[],
+  known: readonly MachineClassRow[],
 ): Promise<ReadonlyMap<string, MachineClassRow | HubError>> {
-  const known = await findClassesByName(tx, [...new Set(orders.map((order) => order.className))])
   const classes = new Map<string, MachineClassRow | HubError>(known.map((row) => [row.name, row]))
   // In one order, so that replicas that make the same classes do not wait for each other in a circle.
   for (const order of orders.toSorted((one, other) => (one.className < other.className ? -1 : 1))) {
