@@ -30,7 +30,7 @@ function preparedName(text: string): string | undefined {
   return `${name}-${epoch}`
 }
 
-/** Whether a statement failed because a migration has changed what it returns since it was prepared. It did nothing, and can be run again. */
+/** Whether a statement failed because a migration has changed what it returns since it was prepared. */
 export function isOutdatedPlan(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === '0A000' && /cached plan/.test(error.message)
 }
@@ -61,7 +61,15 @@ export class PreparingClient extends pg.Client {
     if (typeof text !== 'string' || args.length !== 2 || !Array.isArray(values) || values.length === 0)
       return run(...args)
     const name = preparedName(text)
-    return name === undefined ? run(text, values) : run({ name, text, values })
+    if (name === undefined) return run(text, values)
+    const running = run({ name, text, values }) as unknown as Promise<unknown>
+    const again = (error: unknown): never => {
+      // It did nothing; in a transaction, which has failed with it, all of it is to be run again.
+      if (!isOutdatedPlan(error) || this.getTransactionStatus() !== 'I') throw error
+      forgetPlans()
+      return this.query(text, values)
+    }
+    return running.catch(again) as never
   }
 
   /** What is sent in this turn of the event loop leaves in one write. */
