@@ -7,16 +7,7 @@ import { hostName, parseHostName, parseResourceName } from '../domain/names.js'
 import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
 import { inTransaction, type Tx } from '../store/database.js'
 import { appendEvents } from '../store/events.js'
-import {
-  findHost,
-  findWorkspace,
-  listHosts,
-  lockHost,
-  moveHost,
-  updateHost,
-  type HostListFilter,
-} from '../store/hosts.js'
-import { SharedReads } from '../store/shared-reads.js'
+import { findHost, listHosts, lockHost, moveHost, updateHost, type HostListFilter } from '../store/hosts.js'
 import type { HostRow } from '../store/tables.js'
 import {
   causeOf,
@@ -29,7 +20,8 @@ import {
   type ApiDeps,
 } from './context.js'
 import { checkedLabels, hostStateNumbers, namesOf } from './convert.js'
-import { answerBatcher, OrderLog } from './order-log.js'
+import { OrderLog } from './order-log.js'
+import { OrderReads } from './order-reads.js'
 import { checkOrder, classOfOrder } from './order.js'
 import { toHost } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
@@ -86,8 +78,7 @@ function event(row: HostRow, reason: EventDraft['reason'], message: string): Eve
 
 export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeof hub.HostService> {
   // Orders that come at the same time are checked and stored together.
-  const reads = new SharedReads()
-  const answers = answerBatcher(deps.db)
+  const reads = new OrderReads(deps.db)
   const orders = new OrderLog(deps)
   const withHost = async (
     resource: string,
@@ -120,9 +111,9 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
       request: { schema: hub.CreateHostRequestSchema, message: request },
     })
     const [workspace, before] = await Promise.all([
-      reads.read(`workspace ${workspaceName}`, () => findWorkspace(deps.db, workspaceName)),
+      reads.workspace(workspaceName),
       // Asked before anything is checked: what was accepted once stays so, whatever has become of the places that it could have had.
-      key === undefined || request.validateOnly ? undefined : answers.submit(key),
+      key === undefined || request.validateOnly ? undefined : reads.answer(key),
     ])
     if (workspace === undefined)
       throw new HubError('WORKSPACE_NOT_FOUND', `there is no workspace ${workspaceName}`, {

@@ -4,7 +4,7 @@ import t from 'tap'
 import { withDatabase } from '../../testing/index.js'
 import { HubError } from '../domain/error/errors.js'
 import { makeKeyring } from '../secrets/keyring.js'
-import { findWorkspace } from '../store/hosts.js'
+import { findWorkspaces } from '../store/hosts.js'
 import { classSpecOf, findClass } from '../store/machine-classes.js'
 import { Wake } from '../store/wake.js'
 import { OrderLog, type CheckedOrder } from './order-log.js'
@@ -17,7 +17,7 @@ void t.test('orders that come at the same time', async (t) => {
   const keyring = makeKeyring([randomBytes(32)])
   const log = new OrderLog({ db, wake, keyring })
   await sql`insert into machine_classes (id, name) values (${randomUUID()}, 'small')`.execute(db)
-  const workspace = await findWorkspace(db, 'default')
+  const [workspace] = await findWorkspaces(db, ['default'])
   if (workspace === undefined) throw new Error('there is no workspace')
 
   const order = (name: string, more: { key?: string; hash?: string; className?: string; userData?: string } = {}) =>

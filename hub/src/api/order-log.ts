@@ -111,20 +111,6 @@ export class OrderLog {
   }
 }
 
-/** Looks up the answers that keys were given before, for those who ask at the same time together. */
-export function answerBatcher(db: Db): Batcher<IdempotencyKey, Uint8Array | undefined> {
-  return new Batcher({
-    max: maxBatch,
-    work: async (keys) => {
-      const found = await findAnswers(db, keys)
-      return keys.map((key): Settled<Uint8Array | undefined> => {
-        const answer = found.get(key)
-        return answer instanceof HubError ? { ok: false, error: answer } : { ok: true, result: answer }
-      })
-    },
-  })
-}
-
 async function findClasses(
   tx: Tx,
   orders: readonly CheckedOrder[],

@@ -17,13 +17,11 @@ import {
   type Candidate,
   type Judged,
 } from '../domain/placement/placement.js'
-import type { Db, Tx } from '../store/database.js'
+import type { Tx } from '../store/database.js'
 import { classSpecOf, ensureClassForShape, findClass, nameForShape } from '../store/machine-classes.js'
-import { loadCandidates } from '../store/placement.js'
-import { findProvider } from '../store/providers.js'
-import type { SharedReads } from '../store/shared-reads.js'
 import type { MachineClassRow } from '../store/tables.js'
 import type { ApiDeps } from './context.js'
+import type { OrderReads } from './order-reads.js'
 import { checkedLabels, fromObject, fromPlacement, fromShape, toPrice } from './convert.js'
 import { classNotFound } from './machine-classes.js'
 import { checkAgainstSchema } from './provider-data.js'
@@ -54,17 +52,12 @@ interface Order {
  *
  * @throws HubError CLASS_NOT_FOUND, CLASS_NOT_OFFERED, PROVIDER_DATA_INVALID, INVALID_FIELD.
  */
-export async function checkOrder(deps: ApiDeps, reads: SharedReads, order: Order): Promise<OrderCheck> {
+export async function checkOrder(deps: ApiDeps, reads: OrderReads, order: Order): Promise<OrderCheck> {
   const { host } = order
   const labels = checkedLabels(host.labels, 'host.labels')
   const placement = fromPlacement(host.placement, 'host.placement')
-  const { className, classSpec, shape } = await specOfOrder(deps.db, reads, host)
-  const judged = judgePlacement(
-    { shape: classSpec.shape, placement },
-    await reads.read(`candidates ${JSON.stringify([classSpec, placement])}`, () =>
-      loadCandidates(deps.db, classSpec, placement),
-    ),
-  )
+  const { className, classSpec, shape } = await specOfOrder(reads, host)
+  const judged = judgePlacement({ shape: classSpec.shape, placement }, await reads.candidates(classSpec, placement))
   if (!mayWait(judged)) throw notOffered(className, judged)
   const providerData = fromObject(host.providerData)
   const warnings: string[] = []
@@ -114,8 +107,7 @@ export async function classOfOrder(tx: Tx, host: hub.Host): Promise<MachineClass
 }
 
 async function specOfOrder(
-  db: Db,
-  reads: SharedReads,
+  reads: OrderReads,
   host: hub.Host,
 ): Promise<{ readonly className: string; readonly classSpec: ClassSpec; readonly shape: Shape | null }> {
   if ((host.machineClass === '') === (host.shape === undefined)) {
@@ -128,7 +120,7 @@ async function specOfOrder(
     return { className: nameForShape(shape), classSpec: specForShape(shape), shape }
   }
   const name = parseResourceName('machine_class', host.machineClass, 'host.machine_class')
-  const row = await reads.read(`class ${name}`, () => findClass(db, name))
+  const row = await reads.machineClass(name)
   if (row === undefined) throw classNotFound(name, 'host.machine_class')
   return { className: name, classSpec: classSpecOf(row), shape: null }
 }
@@ -149,7 +141,7 @@ function specForShape(shape: Shape): ClassSpec {
 
 async function checkWithProvider(
   deps: ApiDeps,
-  reads: SharedReads,
+  reads: OrderReads,
   order: Order,
   candidate: Candidate,
   what: {
@@ -160,7 +152,7 @@ async function checkWithProvider(
   },
 ): Promise<string[]> {
   const { name } = candidate.provider
-  const provider = await reads.read(`provider ${name}`, () => findProvider(deps.db, name))
+  const provider = await reads.provider(name)
   if (provider === undefined) return []
   const data = layProviderData(candidate.providerData, what.providerData)
   checkAgainstSchema(provider.data_schema, data, {

@@ -1,6 +1,5 @@
 import t from 'tap'
 import { Batcher, type Settled } from './batcher.js'
-import { SharedReads } from './shared-reads.js'
 
 function ok<T>(result: T): Settled<T> {
   return { ok: true, result }
@@ -72,35 +71,5 @@ void t.test('a batcher', async (t) => {
     const outcomes = await Promise.allSettled([1, 2].map((item) => batcher.submit(item)))
     t.ok(outcomes.every(({ status }) => status === 'rejected'))
     t.equal(batches, 1)
-  })
-})
-
-void t.test('shared reads', async (t) => {
-  await t.test('begin after whoever shares them has asked', async (t) => {
-    const reads = new SharedReads()
-    const begun: ((value: number) => void)[] = []
-    const read = () => new Promise<number>((resolve) => begun.push(resolve))
-    const settled = () => new Promise((resolve) => setImmediate(resolve))
-    const first = [reads.read('a', read), reads.read('a', read)]
-    await settled()
-    t.equal(begun.length, 1, 'those of one moment share')
-    const second = [reads.read('a', read), reads.read('a', read)]
-    const other = reads.read('b', read)
-    await settled()
-    t.equal(begun.length, 2, 'those that come meanwhile wait, and others do not')
-    begun[0]?.(1)
-    t.strictSame(await Promise.all(first), [1, 1])
-    await settled()
-    begun[1]?.(3)
-    begun[2]?.(2)
-    t.strictSame(await Promise.all(second), [2, 2])
-    t.equal(await other, 3)
-  })
-
-  await t.test('go on after one that failed', async (t) => {
-    const reads = new SharedReads()
-    const failing = reads.read('a', () => Promise.reject(new Error('not now')))
-    await t.rejects(failing, { message: 'not now' })
-    t.equal(await reads.read('a', () => Promise.resolve(1)), 1)
   })
 })

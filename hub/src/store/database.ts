@@ -96,38 +96,46 @@ export async function inTransaction<T>(db: Db, work: (tx: Tx) => Promise<T>, poi
   }
 }
 
+/** Runs reads on one connection: those that are started together cost one round trip. */
+export function onOneConnection<T>(db: Db, reads: (connection: Db) => Promise<T>): Promise<T> {
+  return db.getExecutor().provideConnection((connection) => reads(over(db, connection, () => true)))
+}
+
 /** One transaction. Kysely's own would hold each statement back until the one before it is answered. */
 function transact<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
-  const executor = db.getExecutor()
-  return executor.provideConnection(async (connection) => {
-    let over = false
-    const provider = {
-      provideConnection: async <R>(run: (connection: DatabaseConnection) => Promise<R>): Promise<R> => {
-        // It would be executed outside of any transaction, or in somebody else's.
-        if (over) throw new Error('the transaction is over')
-        return run(connection)
-      },
-    }
-    // Only its executor is ever asked: a transaction begins no other one.
-    const none = {} as never
-    const tx = new Transaction<Tables>({
-      config: none,
-      dialect: none,
-      driver: none,
-      executor: executor.withConnectionProvider(provider),
-    })
+  return db.getExecutor().provideConnection(async (connection) => {
+    let open = true
     await connection.executeQuery(CompiledQuery.raw('begin'))
     try {
-      const result = await work(tx)
-      over = true
+      const result = await work(over(db, connection, () => open))
+      open = false
       await connection.executeQuery(CompiledQuery.raw('commit'))
       return result
     } catch (error) {
-      over = true
+      open = false
       // Where this fails, the connection is lost, and the transaction with it; what failed first tells more.
       await connection.executeQuery(CompiledQuery.raw('rollback')).catch(() => undefined)
       throw error
     }
+  })
+}
+
+/** Statements over one connection, none of which waits for another. */
+function over(db: Db, connection: DatabaseConnection, isOpen: () => boolean): Tx {
+  const provider = {
+    provideConnection: async <R>(run: (connection: DatabaseConnection) => Promise<R>): Promise<R> => {
+      // It would be executed outside of any transaction, or in somebody else's.
+      if (!isOpen()) throw new Error('the transaction is over')
+      return run(connection)
+    },
+  }
+  // Only its executor is ever asked: a transaction begins no other one.
+  const none = {} as never
+  return new Transaction<Tables>({
+    config: none,
+    dialect: none,
+    driver: none,
+    executor: db.getExecutor().withConnectionProvider(provider),
   })
 }
 

@@ -15,13 +15,13 @@ export interface WorkspaceRef {
   readonly name: string
 }
 
-export async function findWorkspace(db: Db, name: string): Promise<WorkspaceRef | undefined> {
-  const row = await db
+export async function findWorkspaces(db: Db, names: readonly string[]): Promise<WorkspaceRef[]> {
+  const rows = await db
     .selectFrom('workspaces')
     .select(['organization_id', 'id', 'name'])
-    .where('name', '=', name)
-    .executeTakeFirst()
-  return row === undefined ? undefined : { organizationId: row.organization_id, id: row.id, name: row.name }
+    .where(sql<boolean>`name = any(${[...names]}::text[])`)
+    .execute()
+  return rows.map((row) => ({ organizationId: row.organization_id, id: row.id, name: row.name }))
 }
 
 export interface NewHost {
