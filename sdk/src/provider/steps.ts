@@ -6,6 +6,7 @@ import { ProviderError, type FailureCode } from './errors.js'
 import { retryTransient } from './retry.js'
 import type { Task } from './task.js'
 import type { Json, StepEffect, StepRun } from './types.js'
+import type { WorkItem } from './work-item.js'
 
 export const defaultEffectTimeoutMs = 60_000
 
@@ -148,6 +149,17 @@ async function storeEffect(task: Task, name: string, result: unknown): Promise<J
 function settleDoubt(task: Task, name: string): void {
   task.item.doubts.delete(name)
   task.item.inheritedDoubt = false
+}
+
+/** When what has been done with an unknown outcome can be under way no more, and shows in a listing, on the monotonic clock. 0: there is nothing of that kind. */
+export function doubtEnd(
+  item: WorkItem,
+  { effectTimeoutMs, listingLagMs }: { readonly effectTimeoutMs?: number; readonly listingLagMs?: number },
+): number {
+  if (!item.inDoubt) return 0
+  const own = [...item.doubts.values()].map(({ sinceMs, timeoutMs }) => sinceMs + timeoutMs)
+  const inherited = item.inheritedDoubt ? item.claimedAtMs + (effectTimeoutMs ?? defaultEffectTimeoutMs) : 0
+  return Math.max(0, inherited, ...own) + (listingLagMs ?? 0)
 }
 
 /** Only what makes machines is shown as a create in doubt. */
