@@ -34,7 +34,7 @@ async function provision(task: Task, definition: Definition): Promise<void> {
   if (task.completed) return keepUp(task, definition)
   const machine = (await adopt(task, definition)) ?? (await make(task, definition))
   task.item.doubts.clear()
-  task.item.inheritedDoubt = false
+  task.item.inheritedDoubt = undefined
   // What was just made is on, unless it says otherwise.
   const made = { power: 'on' as const, ...machine }
   const observed = { ...presentOf(made), createInDoubt: false }
@@ -87,7 +87,7 @@ async function deprovision(task: Task, definition: Definition): Promise<void> {
       await callDelete(task, definition)
     }
     item.doubts.clear()
-    item.inheritedDoubt = false
+    item.inheritedDoubt = undefined
   }
   await task.complete({ presence: Presence.ABSENT, createInDoubt: false, generation: task.wish.generation })
 }

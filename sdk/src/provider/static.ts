@@ -46,7 +46,7 @@ async function provision(task: Task, definition: Definition, machine: StaticMach
   const made = { power: 'on' as const, ...(await definition.provision(makeWorkContext(task), machine, spec)) }
   task.signal.throwIfAborted()
   task.item.doubts.clear()
-  task.item.inheritedDoubt = false
+  task.item.inheritedDoubt = undefined
   const observed: ObservedInit = { ...observedToProto(made), presence: Presence.PRESENT, createInDoubt: false }
   if (!needsPower(task, made)) return task.complete({ ...observed, generation: task.wish.generation })
   await task.complete(observed)
@@ -69,7 +69,7 @@ async function deprovision(task: Task, definition: Definition, machine: StaticMa
       await takeOff(task, definition, machine)
     }
     item.doubts.clear()
-    item.inheritedDoubt = false
+    item.inheritedDoubt = undefined
     const seen = await retryTransient(task.signal, port.observe)
     if (seen?.power !== 'off') await run(task, 'power off', () => port.power?.('off'))
   }
