@@ -18,6 +18,9 @@ async function bench(...args: string[]): Promise<{ readonly code: unknown; reado
   return { code, output }
 }
 
+// The whole file may take longer than the runner's ordinary limit; each test has its own.
+t.setTimeout(600_000)
+
 void t.test('figures', (t) => {
   t.equal(median([3, 1, 2]), 2)
   t.equal(median([4, 1, 3, 2]), 2.5)
