@@ -10,6 +10,7 @@ import { toMachineSpecToValidate } from './gateway/convert.js'
 import { startController } from './reconcile/controller.js'
 import type { ReconcilerDeps } from './reconcile/deps.js'
 import type { Loop } from './reconcile/loop.js'
+import { prepareFirstLook } from './reconcile/host/batch.js'
 import { startReconciler } from './reconcile/reconciler.js'
 import { makeKeyring, parseKey } from './secrets/keyring.js'
 import { createBootstrapToken } from './store/client-tokens.js'
@@ -100,6 +101,8 @@ async function start(
       validate: (providerId, spec, deadlineMs) =>
         gateway.validate(providerId, toMachineSpecToValidate(spec), deadlineMs),
     },
+    prepareFirstLook: (tx, expected) =>
+      publicUrl.value === '' ? undefined : prepareFirstLook({ ...shared, config: settings }, tx, expected),
   })
   if (publicUrl.value === '') publicUrl.value = api.url
   const reconciler = startReconciler({ ...shared, config: settings })

@@ -7,6 +7,7 @@ import {
   hostService,
   inTransaction,
   readChangesAfter,
+  prepareFirstLook,
   recordPhoneHome,
   SessionHost,
   startReconciler,
@@ -82,9 +83,10 @@ export class HubProcess {
           ...orphanTimes,
         },
       })
+      const reconcilerConfig = { sweepMs, leaseMs, publicUrl: 'https://hub.example', startGraceMs: 5_000 }
       const reconciler = startReconciler({
         ...shared,
-        config: { sweepMs, leaseMs, publicUrl: 'https://hub.example', startGraceMs: 5_000 },
+        config: reconcilerConfig,
       })
       const deps: ApiDeps = {
         ...shared,
@@ -99,6 +101,7 @@ export class HubProcess {
           ...orphanTimes,
         },
         validator: { validate: async () => ({ violations: [], unavailable: 'not asked' }) },
+        prepareFirstLook: (tx, expected) => prepareFirstLook({ ...shared, config: reconcilerConfig }, tx, expected),
       }
       const feed = new Feed({ db, wake, epoch, log, read: readChangesAfter, lookEveryMs: 2_500 })
       return {

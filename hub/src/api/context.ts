@@ -12,6 +12,7 @@ import type { Db, Tx } from '../store/database.js'
 import type { Cause } from '../store/events.js'
 import { once, type IdempotencyKey } from '../store/idempotency.js'
 import type { Wake, WakeTopic } from '../store/wake.js'
+import type { PrepareFirstLook } from './order-log.js'
 
 export interface ApiConfig {
   readonly apiHost: string
@@ -39,6 +40,7 @@ export interface ApiDeps {
   readonly epoch: string
   readonly replica: string
   readonly validator: OrderValidator
+  readonly prepareFirstLook: PrepareFirstLook
 }
 
 /** Who calls, as the interceptors found out. */

@@ -138,6 +138,8 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
       key,
       cause,
       className: order.className,
+      classSpec: order.classSpec,
+      placement: order.placement,
       findClass: (tx) => classOfOrder(tx, given),
       toHost: (machineClass) => ({
         workspace,

@@ -1,5 +1,6 @@
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { sql } from 'kysely'
+import pino from 'pino'
 import t from 'tap'
 import { withDatabase } from '../../testing/index.js'
 import { HubError } from '../domain/error/errors.js'
@@ -15,10 +16,14 @@ void t.test('orders that come at the same time', async (t) => {
   let woken = 0
   wake.on('host', () => woken++)
   const keyring = makeKeyring([randomBytes(32)])
-  const log = new OrderLog({ db, wake, keyring })
+  const silent = pino({ level: 'silent' })
+  const log = new OrderLog({ db, wake, keyring, log: silent, prepareFirstLook: () => undefined })
   await sql`insert into machine_classes (id, name) values (${randomUUID()}, 'small')`.execute(db)
+  const small = await findClass(db, 'small')
   const [workspace] = await findWorkspaces(db, ['default'])
-  if (workspace === undefined) throw new Error('there is no workspace')
+  if (workspace === undefined || small === undefined) throw new Error('there is no workspace, or no class')
+  const classSpec = classSpecOf(small)
+  const placement = { providers: [], families: [], locations: [], labelSelector: '' } as never
 
   const order = (name: string, more: { key?: string; hash?: string; className?: string; userData?: string } = {}) =>
     log.submit(checked(name, more))
@@ -30,6 +35,8 @@ void t.test('orders that come at the same time', async (t) => {
       key === undefined ? undefined : { scope: 'test', key, requestHash: createHash('sha256').update(hash).digest() },
     cause: { actor: 'test', requestId: name },
     className,
+    classSpec,
+    placement,
     findClass: async (tx) => {
       const row = await findClass(tx, className)
       if (row === undefined) throw new HubError('CLASS_NOT_FOUND', `there is no class ${className}`)
@@ -41,9 +48,9 @@ void t.test('orders that come at the same time', async (t) => {
       hostname: name,
       classId: machineClass.id,
       className: machineClass.name,
-      classSpec: classSpecOf(machineClass),
+      classSpec,
       shape: null,
-      placement: { providers: [], families: [], locations: [], labelSelector: '' } as never,
+      placement,
       providerData: {},
       userData,
       labels: { name },
@@ -107,7 +114,7 @@ void t.test('orders that come at the same time', async (t) => {
   })
 
   await t.test('of one key are stored once', async (t) => {
-    const other = new OrderLog({ db, wake, keyring })
+    const other = new OrderLog({ db, wake, keyring, log: silent, prepareFirstLook: () => undefined })
     const orders = Array.from({ length: 20 }, (_, index) =>
       (index % 2 === 0 ? log : other).submit(checked('same', { key: 'same' })),
     )
@@ -117,7 +124,7 @@ void t.test('orders that come at the same time', async (t) => {
   })
 
   await t.test('of one name are stored once, by several replicas', async (t) => {
-    const other = new OrderLog({ db, wake, keyring })
+    const other = new OrderLog({ db, wake, keyring, log: silent, prepareFirstLook: () => undefined })
     const orders = Array.from({ length: 20 }, (_, index) => (index % 2 === 0 ? log : other).submit(checked('race')))
     const outcomes = await outcomesOf(orders)
     t.equal(outcomes.filter((outcome) => outcome === 'race').length, 1)

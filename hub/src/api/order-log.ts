@@ -1,14 +1,17 @@
+import type { Logger } from 'pino'
 import { HubError } from '../domain/error/errors.js'
 import type { EventDraft } from '../domain/facts.js'
+import type { ClassSpec, PlacementWish } from '../domain/host/host.js'
 import type { Keyring } from '../secrets/keyring.js'
 import { Batcher, type Settled } from '../store/batcher.js'
-import { inTransaction, type Db, type Tx } from '../store/database.js'
+import { inTransaction, isConnectionLoss, type Db, type Tx } from '../store/database.js'
 import { appendAll, type Cause } from '../store/events.js'
-import { insertHosts, type NewHost } from '../store/hosts.js'
+import { startSchedules } from '../store/host-schedule.js'
+import { insertHosts, type NewHost, type NewHostRow } from '../store/hosts.js'
 import { findAnswers, lockKeys, storeAnswers, type IdempotencyKey } from '../store/idempotency.js'
 import { findClassesByName } from '../store/machine-classes.js'
 import type { HostRow, MachineClassRow } from '../store/tables.js'
-import type { Wake } from '../store/wake.js'
+import type { Wake, WakeTopic } from '../store/wake.js'
 
 const maxBatch = 200
 
@@ -18,6 +21,8 @@ export interface CheckedOrder {
   readonly cause: Cause
   /** Names the class: it is read once for all orders of a batch that have the same. */
   readonly className: string
+  readonly classSpec: ClassSpec
+  readonly placement: PlacementWish
   /** Finds the class where none of that name is there any more, or makes it. @throws HubError */
   readonly findClass: (tx: Tx) => Promise<MachineClassRow>
   readonly toHost: (machineClass: MachineClassRow) => NewHost
@@ -27,17 +32,32 @@ export interface CheckedOrder {
   readonly nameTaken: () => HubError
 }
 
-/** Stores the orders that come at the same time in one transaction. Each is stored, or repeated, or refused by itself. */
+/** Places new hosts in the transaction that stores them, where the reconciler can do that yet: otherwise they wait for its next round. */
+export type PrepareFirstLook = (
+  tx: Tx,
+  expected: readonly { readonly class_spec: ClassSpec; readonly placement: PlacementWish }[],
+) =>
+  | {
+      readonly ready: Promise<void>
+      readonly look: (hosts: readonly NewHostRow[]) => Promise<readonly WakeTopic[]>
+    }
+  | undefined
+
+export interface OrderLogDeps {
+  readonly db: Db
+  readonly wake: Wake
+  readonly keyring: Keyring
+  readonly log: Logger
+  readonly prepareFirstLook: PrepareFirstLook
+}
+
+/** Stores the orders that come at the same time in one transaction, and finds places for them there. Each is stored, or repeated, or refused by itself. */
 export class OrderLog {
-  readonly #db: Db
-  readonly #wake: Wake
-  readonly #keyring: Keyring
+  readonly #deps: OrderLogDeps
   readonly #batches: Batcher<CheckedOrder, Uint8Array>
 
-  constructor(deps: { readonly db: Db; readonly wake: Wake; readonly keyring: Keyring }) {
-    this.#db = deps.db
-    this.#wake = deps.wake
-    this.#keyring = deps.keyring
+  constructor(deps: OrderLogDeps) {
+    this.#deps = deps
     this.#batches = new Batcher({
       max: maxBatch,
       keyOf: ({ key }) => (key === undefined ? undefined : `${key.scope} ${key.key}`),
@@ -55,21 +75,42 @@ export class OrderLog {
   }
 
   async #store(orders: readonly CheckedOrder[]): Promise<readonly Settled<Uint8Array>[]> {
-    const { settled, stored } = await inTransaction(this.#db, (tx) => this.#storeIn(tx, orders), 'order')
-    if (stored) this.#wake.signal({ kind: 'host' }, { kind: 'change' })
+    try {
+      return await this.#storeTogether(orders, true)
+    } catch (error) {
+      if (isConnectionLoss(error)) throw error
+      // An order is never refused for what may be amiss with finding it a place: that is shown on the host.
+      this.#deps.log.warn({ err: error, orders: orders.length }, 'orders could not be placed at once')
+      return this.#storeTogether(orders, false)
+    }
+  }
+
+  async #storeTogether(orders: readonly CheckedOrder[], look: boolean): Promise<readonly Settled<Uint8Array>[]> {
+    const { settled, wake } = await inTransaction(this.#deps.db, (tx) => this.#storeIn(tx, orders, look), 'order', {
+      readsFirst: true,
+    })
+    this.#deps.wake.signal(...wake)
     return settled
   }
 
   async #storeIn(
     tx: Tx,
     orders: readonly CheckedOrder[],
-  ): Promise<{ readonly settled: readonly Settled<Uint8Array>[]; readonly stored: boolean }> {
+    look: boolean,
+  ): Promise<{ readonly settled: readonly Settled<Uint8Array>[]; readonly wake: readonly WakeTopic[] }> {
+    const firstLook = look
+      ? this.#deps.prepareFirstLook(
+          tx,
+          orders.map(({ classSpec, placement }) => ({ class_spec: classSpec, placement })),
+        )
+      : undefined
     const outcomes = new Map<CheckedOrder, Uint8Array | HubError>()
     const keys = orders.flatMap(({ key }) => (key === undefined ? [] : [key]))
     const [, before, known] = await Promise.all([
       lockKeys(tx, keys),
       findAnswers(tx, keys),
       findClassesByName(tx, [...new Set(orders.map((order) => order.className))]),
+      firstLook?.ready,
     ])
     for (const order of orders) {
       const answer = order.key === undefined ? undefined : before.get(order.key)
@@ -88,27 +129,55 @@ export class OrderLog {
     })
     const rows = await insertHosts(
       tx,
-      this.#keyring,
+      this.#deps.keyring,
       drafts.map(({ host }) => host),
     )
     const made = drafts.flatMap(({ order }, index) => {
-      const row = rows[index]
-      const answer = row === undefined ? order.nameTaken() : order.toAnswer(row)
+      const host = rows[index]
+      const answer = host === undefined ? order.nameTaken() : order.toAnswer(host.row)
       outcomes.set(order, answer)
-      return row === undefined || answer instanceof HubError ? [] : [{ order, row, answer }]
+      return host === undefined || answer instanceof HubError ? [] : [{ order, host, answer }]
     })
-    await Promise.all([
+    const [, , wake] = await Promise.all([
       appendAll(
         tx,
-        made.map(({ order, row }) => ({ cause: order.cause, draft: order.toEvent(row) })),
+        made.map(({ order, host }) => ({ cause: order.cause, draft: order.toEvent(host.row) })),
       ),
       storeAnswers(
         tx,
         made.flatMap(({ order: { key }, answer }) => (key === undefined ? [] : [{ key, answer }])),
       ),
+      lookAt(tx, made, firstLook),
     ])
-    return { settled: orders.map((order) => settle(outcomes.get(order))), stored: made.length > 0 }
+    return { settled: orders.map((order) => settle(outcomes.get(order))), wake: made.length === 0 ? [] : wake }
   }
+}
+
+interface MadeHost {
+  readonly order: CheckedOrder
+  readonly host: NewHostRow
+}
+
+async function lookAt(
+  tx: Tx,
+  made: readonly MadeHost[],
+  firstLook: ReturnType<PrepareFirstLook>,
+): Promise<readonly WakeTopic[]> {
+  if (firstLook === undefined) {
+    const keys = made.map(({ host: { row } }) => ({ organizationId: row.organization_id, hostId: row.id }))
+    await startSchedules(
+      tx,
+      keys.map((key) => ({ ...key, inMs: 0 })),
+    )
+    return [{ kind: 'host' }, { kind: 'change' }]
+  }
+  return firstLook.look(
+    made.map(({ order: { classSpec, placement }, host }) => ({
+      ...host,
+      // The same, in the words in which its places were read: PostgreSQL gives keys in an order of its own.
+      row: { ...host.row, class_spec: classSpec, placement },
+    })),
+  )
 }
 
 async function findClasses(

@@ -1,20 +1,18 @@
 import type { Logger } from 'pino'
 import { create } from '@bufbuild/protobuf'
 import { ClaimedSchema, DesiredChangedSchema, ItemRefSchema } from '@slipway/proto/provider/v1'
-import { inTransaction } from '../store/database.js'
-import { appendEvents } from '../store/events.js'
-import { scheduleHosts } from '../store/host-schedule.js'
+import { inStatement, inTransaction } from '../store/database.js'
 import type { MachineRequestRow } from '../store/tables.js'
 import {
   claimDueItems,
   loadItemDetails,
-  markRequestsTakenUp,
   takeChangedWishes,
   takeHeldItems,
+  takenUpLookMs,
+  takeUpRequests,
   type ClaimedItem,
   type ItemDetails,
 } from '../store/work-items.js'
-import type { Tx } from '../store/database.js'
 import {
   toItemKind,
   toMachineDesired,
@@ -42,6 +40,7 @@ export class Dispatcher {
   readonly #changed = new Set<string>()
   #running: Promise<void> | undefined
   #stopped = false
+  #lookTimer: NodeJS.Timeout | undefined
 
   constructor(deps: GatewayDeps, registry: SessionRegistry) {
     this.#deps = deps
@@ -71,6 +70,7 @@ export class Dispatcher {
   async stop(): Promise<void> {
     this.#stopped = true
     await this.#running
+    clearTimeout(this.#lookTimer)
   }
 
   async #run(): Promise<void> {
@@ -82,8 +82,8 @@ export class Dispatcher {
       this.#changed.clear()
       try {
         await this.#tellAnew()
-        await this.#tellChanges(changed)
         if (await this.#claim(providers)) for (const id of providers) this.#wanted.add(id)
+        await this.#tellChanges(changed)
       } catch (error) {
         // Committed or not: the sessions are told anew of all that they hold, when the sweep asks again.
         for (const session of this.#registry.sessionsOf(providers)) this.#doubtful.add(session.id)
@@ -98,18 +98,12 @@ export class Dispatcher {
   async #claim(providers: ReadonlySet<string>): Promise<boolean> {
     const credits = this.#registry.credits(providers)
     if (credits.length === 0) return false
-    const { items, details } = await inTransaction(
-      this.#deps.db,
-      async (tx) => {
-        const claimed = await claimDueItems(tx, credits)
-        if (claimed.length === 0) return { items: claimed, details: undefined }
-        return { items: claimed, details: await this.#takeUp(tx, claimed) }
-      },
-      'claim',
-    )
-    if (details === undefined) return false
+    const { items, takenUp } = await inStatement(this.#deps.db, (db) => claimDueItems(db, credits), 'claim')
+    if (items.length === 0) return false
+    // Once the claim stands, nobody else can store anything of the item: what is read now is what its holder has to know.
+    const details = await loadItemDetails(this.#deps.db, items, takenUp)
     for (const item of items) this.#sendClaimed(item, details)
-    this.#deps.wake.signal({ kind: 'change' }, { kind: 'host' })
+    this.#followUp(takenUp.length > 0)
     const claimedBy = new Map<string, number>()
     for (const item of items) claimedBy.set(item.sessionId, (claimedBy.get(item.sessionId) ?? 0) + 1)
     return credits.some((credit) => claimedBy.get(credit.sessionId) === credit.credit)
@@ -123,48 +117,42 @@ export class Dispatcher {
         this.#deps.db,
         async (tx) => {
           const held = await takeHeldItems(tx, ids)
-          return { items: held, details: await this.#takeUp(tx, held) }
+          const takenUp = await takeUpRequests(tx, idsOfRequests(held))
+          return { items: held, details: await loadItemDetails(tx, held, takenUp) }
         },
         'wish',
       )
       for (const item of items) this.#sendClaimed(item, details)
+      this.#followUp(items.length > 0)
     }
     this.#doubtful.clear()
   }
 
-  /** Moves on what is taken up, and reads what its holders are to be told. */
-  async #takeUp(tx: Tx, items: readonly ClaimedItem[]): Promise<ItemDetails> {
-    const requests = await markRequestsTakenUp(
-      tx,
-      items.filter((item) => item.kind === 'MACHINE_REQUEST').map((item) => item.id),
-    )
-    const [details] = await Promise.all([
-      loadItemDetails(tx, items, requests),
-      appendEvents(tx, { actor: 'hub', requestId: '' }, requests.map(takenUpEvent)),
-      scheduleHosts(
-        tx,
-        requests.map((request) => ({ organizationId: request.organization_id, hostId: request.host_id })),
-      ),
-    ])
-    return details
+  /** What was taken up is shown to watchers at once, and its hosts are looked at soon. */
+  #followUp(takenUp: boolean): void {
+    this.#deps.wake.signal({ kind: 'change' })
+    if (!takenUp || this.#stopped) return
+    this.#lookTimer ??= setTimeout(() => {
+      this.#lookTimer = undefined
+      this.#deps.wake.signal({ kind: 'host' })
+    }, takenUpLookMs)
   }
 
   async #tellChanges(providers: ReadonlySet<string>): Promise<void> {
     const sessions = this.#registry.sessionsOf(providers).filter((session) => session.holds)
     if (sessions.length === 0) return
-    const { items, details } = await inTransaction(
+    const items = await inStatement(
       this.#deps.db,
-      async (tx) => {
-        const changed = await takeChangedWishes(
-          tx,
+      (db) =>
+        takeChangedWishes(
+          db,
           sessions.map((session) => session.id),
-        )
-        if (changed.length === 0) return { items: changed, details: undefined }
-        return { items: changed, details: await this.#takeUp(tx, changed) }
-      },
+        ),
       'wish',
     )
-    if (details === undefined) return
+    if (items.length === 0) return
+    const takenUp = await takeUpRequests(this.#deps.db, idsOfRequests(items))
+    const details = await loadItemDetails(this.#deps.db, items, takenUp)
     for (const item of items) {
       const wish = this.#wish(item, details)
       if (wish === undefined) continue
@@ -176,7 +164,7 @@ export class Dispatcher {
       })
       this.#registry.get(item.sessionId)?.send({ case: 'desiredChanged', value: changed })
     }
-    this.#deps.wake.signal({ kind: 'change' }, { kind: 'host' })
+    this.#followUp(takenUp.length > 0)
   }
 
   #sendClaimed(item: ClaimedItem, details: ItemDetails): void {
@@ -232,15 +220,6 @@ export class Dispatcher {
   }
 }
 
-function takenUpEvent(request: MachineRequestRow) {
-  const removing = request.operation === 'DEPROVISION'
-  return {
-    subject: `machineRequests/${request.name}`,
-    related: [request.host_name, `providers/${request.provider_name}`],
-    reason: removing ? ('RequestDeprovisioning' as const) : ('RequestClaimed' as const),
-    message: removing ? `${request.provider_name} removes the machine` : `${request.provider_name} makes the machine`,
-    severity: 'INFO' as const,
-    providerId: request.provider_id,
-    organizationId: request.organization_id,
-  }
+function idsOfRequests(items: readonly ClaimedItem[]): string[] {
+  return items.filter((item) => item.kind === 'MACHINE_REQUEST').map((item) => item.id)
 }

@@ -1,7 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { inTransaction, isConnectionLoss, type Db } from '../store/database.js'
-import { applyWorkEntries, type EntryResult, type WorkEntry } from '../store/reports.js'
+import { inStatement, inTransaction, isConnectionLoss, type Db } from '../store/database.js'
+import {
+  applyWorkEntries,
+  settleItems,
+  type AppliedEntries,
+  type EntryResult,
+  type SettledEntry,
+  type WorkEntry,
+} from '../store/reports.js'
 import type { Wake } from '../store/wake.js'
 
 const maxBatch = 500
@@ -11,8 +18,8 @@ const retryDelayMs = 500
 export type SubmitResult =
   EntryResult | { readonly ok: false; readonly reason: 'UNAVAILABLE'; readonly message: string }
 
-interface Pending {
-  readonly entry: WorkEntry
+interface Pending<Entry extends WorkEntry = WorkEntry> {
+  readonly entry: Entry
   readonly resolve: (result: SubmitResult) => void
 }
 
@@ -51,7 +58,13 @@ export class WorkLog {
     await new Promise((resolve) => setImmediate(resolve))
     while (this.#pending.length > 0) {
       const batch = this.#pending.splice(0, maxBatch)
-      const kept = await this.#apply(batch)
+      const { settled, others } = part(batch)
+      // They are about different items.
+      const [keptSettled, kept] = await Promise.all([
+        this.#apply(settled, this.#settle),
+        this.#apply(others, this.#applyInOrder),
+      ])
+      kept.push(...keptSettled)
       if (kept.length > 0) {
         this.#pending.unshift(...kept)
         await sleep(retryDelayMs)
@@ -60,33 +73,38 @@ export class WorkLog {
     this.#running = undefined
   }
 
+  readonly #settle = (entries: readonly SettledEntry[]): Promise<AppliedEntries> =>
+    inStatement(this.#db, (db) => settleItems(db, entries), 'report')
+
+  readonly #applyInOrder = (entries: readonly WorkEntry[]): Promise<AppliedEntries> =>
+    inTransaction(this.#db, (tx) => applyWorkEntries(tx, entries, new Date()), 'report', { readsFirst: true })
+
   /** Applies a batch; returns what has to be tried again. */
-  async #apply(batch: readonly Pending[]): Promise<readonly Pending[]> {
+  async #apply<Entry extends WorkEntry>(
+    batch: readonly Pending<Entry>[],
+    store: (entries: readonly Entry[]) => Promise<AppliedEntries>,
+  ): Promise<Pending[]> {
+    if (batch.length === 0) return []
     try {
-      const applied = await inTransaction(
-        this.#db,
-        (tx) =>
-          applyWorkEntries(
-            tx,
-            batch.map((pending) => pending.entry),
-            new Date(),
-          ),
-        'report',
-      )
+      const applied = await store(batch.map((pending) => pending.entry))
       this.#wake.signal(...applied.wake)
       batch.forEach((pending, index) => {
         pending.resolve(applied.results[index] ?? { ok: false, reason: 'UNAVAILABLE', message: 'not stored' })
       })
       return []
     } catch (error) {
-      if (!isConnectionLoss(error)) return this.#applySingly(batch, error)
+      if (!isConnectionLoss(error)) return this.#applySingly(batch, store, error)
       this.#log.warn({ err: error, entries: batch.length }, 'cannot store reports now')
       return this.#postpone(batch)
     }
   }
 
   /** One entry that the database will never take must not hold the others up. */
-  async #applySingly(batch: readonly Pending[], error: unknown): Promise<readonly Pending[]> {
+  async #applySingly<Entry extends WorkEntry>(
+    batch: readonly Pending<Entry>[],
+    store: (entries: readonly Entry[]) => Promise<AppliedEntries>,
+    error: unknown,
+  ): Promise<Pending[]> {
     const [only] = batch
     if (batch.length === 1 && only !== undefined) {
       this.#log.error({ err: error, itemId: only.entry.itemId }, 'a report was refused by the database')
@@ -98,11 +116,11 @@ export class WorkLog {
       return []
     }
     const kept: Pending[] = []
-    for (const pending of batch) kept.push(...(await this.#apply([pending])))
+    for (const pending of batch) kept.push(...(await this.#apply([pending], store)))
     return kept
   }
 
-  #postpone(batch: readonly Pending[]): readonly Pending[] {
+  #postpone(batch: readonly Pending[]): Pending[] {
     const kept: Pending[] = []
     for (const pending of batch) {
       if (pending.entry.body.kind === 'report') {
@@ -111,4 +129,13 @@ export class WorkLog {
     }
     return kept
   }
+}
+
+/** Claims that end and of which nothing else is said need not be read before they are ended. */
+function part(batch: readonly Pending[]): { readonly settled: Pending<SettledEntry>[]; readonly others: Pending[] } {
+  const saidOf = new Map<string, number>()
+  for (const { entry } of batch) saidOf.set(entry.itemId, (saidOf.get(entry.itemId) ?? 0) + 1)
+  const isAlone = (pending: Pending): pending is Pending<SettledEntry> =>
+    pending.entry.body.kind === 'settled' && saidOf.get(pending.entry.itemId) === 1
+  return { settled: batch.filter(isAlone), others: batch.filter((pending) => !isAlone(pending)) }
 }

@@ -21,7 +21,7 @@ export type TransactionPoint = (typeof transactionPoints)[number]
 /**
  * The moments at which a fault can be planted: on either side of every point at which the hub makes something durable or tells somebody of it.
  *
- * - `hub.<what>.before-commit`: all is written, and nothing committed.
+ * - `hub.<what>.before-commit`: all is written, and nothing committed; where it is one statement, it is about to be sent.
  * - `hub.<what>.after-commit`: it is committed, and nobody told: no answer, no acknowledgement, no Welcome, no Claimed, no wake-up.
  * - `hub.heartbeat.before-store`, `hub.heartbeat.after-store`: on either side of extending leases.
  * - `hub.wake.before-notify`: a wake-up is about to be sent to the other replicas.

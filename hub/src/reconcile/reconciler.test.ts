@@ -160,10 +160,12 @@ void t.test('a host on a cloud: ordered, placed, made, phoned home, released', a
   const hostReasons = [
     'HostPlaced',
     'RequestCreated',
+    'RequestClaimed',
     'HostProvisioning',
     'RequestProvisioned',
     'HostBootstrapping',
     'HostReady',
+    'RequestDeprovisioning',
     'RequestGone',
     'HostReleased',
   ]
@@ -209,8 +211,16 @@ void t.test('a place that has none: the next best one, once the first is proven 
   const reasons = (await rig.reasons('workspaces/default/hosts/web-1')).filter(
     (reason) => reason !== 'HostProvisioning',
   )
-  const first = ['HostPlaced', 'RequestCreated', 'RequestFailed', 'RequestGone', 'HostReplaced']
-  t.strictSame(reasons, [...first, 'HostPlaced', 'RequestCreated', 'RequestProvisioned', 'HostReady'])
+  const first = [
+    'HostPlaced',
+    'RequestCreated',
+    'RequestClaimed',
+    'RequestFailed',
+    'RequestDeprovisioning',
+    'RequestGone',
+  ]
+  const second = ['HostPlaced', 'RequestCreated', 'RequestClaimed', 'RequestProvisioned', 'HostReady']
+  t.strictSame(reasons, [...first, 'HostReplaced', ...second])
 })
 
 void t.test('what waiting cannot cure: ERROR, and a retry goes from the start once nothing is left', async (t) => {

@@ -70,6 +70,14 @@ export function openDatabase(options: DatabaseOptions): Db {
   return new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
 }
 
+export interface TransactionOptions {
+  /**
+   * What `work` starts first only reads and locks. It then travels together with the BEGIN, which saves a round trip: should the BEGIN alone fail, nothing has been
+   * written outside of a transaction, and nothing more is started.
+   */
+  readonly readsFirst?: boolean
+}
+
 /**
  * Runs `work` in a READ COMMITTED transaction, again where PostgreSQL asks for it (serialization failure, deadlock, a plan that a migration has outdated).
  * So `work` must have no effect but its statements. Statements that it starts together are executed in the order in which they were started, and
@@ -77,16 +85,45 @@ export function openDatabase(options: DatabaseOptions): Db {
  *
  * @param point what it is for, as a place for planted faults on either side of the commit.
  */
-export async function inTransaction<T>(db: Db, work: (tx: Tx) => Promise<T>, point?: TransactionPoint): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      const result = await transact(db, async (tx) => {
+export async function inTransaction<T>(
+  db: Db,
+  work: (tx: Tx) => Promise<T>,
+  point?: TransactionPoint,
+  options: TransactionOptions = {},
+): Promise<T> {
+  return untilDone(async () => {
+    const result = await transact(
+      db,
+      async (tx) => {
         const done = await work(tx)
         if (point !== undefined) await failpoint(`hub.${point}.before-commit`)
         return done
-      })
-      if (point !== undefined) await failpoint(`hub.${point}.after-commit`)
-      return result
+      },
+      options.readsFirst ?? false,
+    )
+    if (point !== undefined) await failpoint(`hub.${point}.after-commit`)
+    return result
+  })
+}
+
+/**
+ * Runs one statement, which is a transaction in itself and costs one round trip, again where PostgreSQL asks for it.
+ *
+ * @param point what it is for, as a place for planted faults before it and behind it.
+ */
+export async function inStatement<T>(db: Db, statement: (db: Db) => Promise<T>, point: TransactionPoint): Promise<T> {
+  return untilDone(async () => {
+    await failpoint(`hub.${point}.before-commit`)
+    const result = await statement(db)
+    await failpoint(`hub.${point}.after-commit`)
+    return result
+  })
+}
+
+async function untilDone<T>(run: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await run()
     } catch (error) {
       const outdated = isOutdatedPlan(error)
       if (outdated) forgetPlans()
@@ -102,12 +139,16 @@ export function onOneConnection<T>(db: Db, reads: (connection: Db) => Promise<T>
 }
 
 /** One transaction. Kysely's own would hold each statement back until the one before it is answered. */
-function transact<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
+function transact<T>(db: Db, work: (tx: Tx) => Promise<T>, readsFirst: boolean): Promise<T> {
   return db.getExecutor().provideConnection(async (connection) => {
     let open = true
-    await connection.executeQuery(CompiledQuery.raw('begin'))
+    const begun = connection.executeQuery(CompiledQuery.raw('begin')).catch((error: unknown) => {
+      open = false
+      throw error
+    })
+    if (!readsFirst) await begun
     try {
-      const result = await work(over(db, connection, () => open))
+      const [result] = await Promise.all([work(over(db, connection, () => open)), begun])
       open = false
       await connection.executeQuery(CompiledQuery.raw('commit'))
       return result

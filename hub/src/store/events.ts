@@ -14,6 +14,11 @@ export interface Cause {
 
 export const hubCause: Cause = { actor: 'hub', requestId: '' }
 
+/** The id of an event that a statement makes itself: a UUID of version 7, as all are. */
+export const newEventId = sql.raw(
+  `(lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0') || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid`,
+)
+
 /** Appends lines to timelines, in the transaction of the change that they tell of. */
 export async function appendEvents(db: Db, cause: Cause, drafts: readonly EventDraft[]): Promise<void> {
   await appendAll(

@@ -3,18 +3,23 @@ import type { HostRecord, HostView, RequestView } from '../domain/host/record.js
 import { hostName } from '../domain/names.js'
 import type { Db, Tx } from './database.js'
 import type { TakenHost } from './host-schedule.js'
+import type { NewHostRow } from './hosts.js'
 import { rowsAs } from './rows.js'
 import type { HostRow, MachineRequestRow, MachineRow } from './tables.js'
 
 // What the reconciler reads and writes. Locks are taken in the one order: work items, requests, machines, hosts, and schedules last.
 
-/** A host that is locked, with all that a decision about it needs. */
-export interface LockedHost {
-  readonly taken: TakenHost
+/** A host that nobody else can change now, with all that a decision about it needs. */
+export interface SeenHost {
   readonly row: HostRow
   readonly view: HostView
   /** The user-data that an ORDERED host's order brought along, sealed. */
   readonly sealedUserData: Buffer | null
+}
+
+/** A host that is locked. */
+export interface LockedHost extends SeenHost {
+  readonly taken: TakenHost
 }
 
 /** The database's clock: the only one that times are compared by. */
@@ -31,18 +36,31 @@ export interface LockedHosts {
   readonly changed: readonly TakenHost[]
 }
 
+/** A host that the same transaction has stored: there is nothing beneath it yet. */
+export function seeNewHost({ row, sealedUserData }: NewHostRow): SeenHost {
+  const now = row.created_at
+  const view: HostView = {
+    host: toHostRecord(row),
+    request: null,
+    machineState: null,
+    connection: { connectedSince: null },
+    now,
+    graceUntil: now,
+  }
+  return { row, view, sealedUserData }
+}
+
 /** Locks hosts and what is beneath them, and reads them. Hosts that are gone are left out. */
 export async function lockHosts(tx: Tx, taken: readonly TakenHost[], graceUntil: Date): Promise<LockedHosts> {
-  const requests = await lockRequests(
-    tx,
-    taken.flatMap((host) => (host.requestId === null ? [] : [host.requestId])),
-  )
-  const [rows, { now, since }] = await Promise.all([
+  const requestIds = taken.flatMap((host) => (host.requestId === null ? [] : [host.requestId]))
+  // They need nothing of one another, and travel together; locks are still taken in their order.
+  const [requests, rows, { now, since }] = await Promise.all([
+    lockRequests(tx, requestIds),
     lockHostRows(
       tx,
       taken.map((host) => host.hostId),
     ),
-    connectedSince(tx, [...new Set([...requests.values()].map((request) => request.row.provider_id))]),
+    connectedSince(tx, requestIds),
   ])
   const takenById = new Map(taken.map((host) => [host.hostId, host]))
   const hosts: LockedHost[] = []
@@ -94,7 +112,7 @@ interface LockedRequest {
 
 async function lockRequests(tx: Tx, ids: readonly string[]): Promise<ReadonlyMap<string, LockedRequest>> {
   if (ids.length === 0) return new Map()
-  const [items, rows] = await Promise.all([
+  const [items, rows, machines] = await Promise.all([
     sql<{ id: string; unclaimed: boolean }>`/* lock-items */
       select id, fence = 0 and session_id is null as unclaimed
       from work_items
@@ -105,10 +123,14 @@ async function lockRequests(tx: Tx, ids: readonly string[]): Promise<ReadonlyMap
     sql<MachineRequestRow>`
       select * from machine_requests where id = any(${[...ids]}::uuid[]) order by id for update
     `.execute(tx),
+    sql<Pick<MachineRow, 'id' | 'state'>>`/* lock-machines */
+      select id, state from machines
+      where id = any(array(select machine_id from machine_requests where id = any(${[...ids]}::uuid[]) and machine_id is not null))
+      order by id for update
+    `.execute(tx),
   ])
   const unclaimed = new Set(items.rows.filter((item) => item.unclaimed).map((item) => item.id))
-  const machineIds = rows.rows.flatMap((row) => (row.machine_id === null ? [] : [row.machine_id]))
-  const stateOf = await lockMachineStates(tx, machineIds)
+  const stateOf = new Map(machines.rows.map((machine) => [machine.id, machine.state]))
   return new Map(
     rows.rows.map((row) => [
       row.id,
@@ -121,25 +143,17 @@ async function lockRequests(tx: Tx, ids: readonly string[]): Promise<ReadonlyMap
   )
 }
 
-async function lockMachineStates(tx: Tx, ids: readonly string[]): Promise<ReadonlyMap<string, MachineRow['state']>> {
-  if (ids.length === 0) return new Map()
-  const result = await sql<Pick<MachineRow, 'id' | 'state'>>`/* lock-machines */
-    select id, state from machines where id = any(${[...ids]}::uuid[]) order by id for update
-  `.execute(tx)
-  return new Map(result.rows.map((machine) => [machine.id, machine.state]))
-}
-
-/** Since when providers have been connected without a break, and what time it is, by the database's clock. */
+/** Since when the providers of requests have been connected without a break, and what time it is, by the database's clock. */
 async function connectedSince(
   db: Db,
-  providerIds: readonly string[],
+  requestIds: readonly string[],
 ): Promise<{ readonly now: Date; readonly since: ReadonlyMap<string, Date> }> {
   const result = await sql<{ now: Date; providerId: string | null; since: Date | null }>`/* connected-since */
     select clock_timestamp() as now, p.id as "providerId", (
       select min(s.connected_at) from sessions s where s.provider_id = p.id and s.ended_at is null and s.expires_at > clock_timestamp()
     ) as since
     from (values (1)) one
-    left join unnest(${[...providerIds]}::uuid[]) as p (id) on true
+    left join (select distinct provider_id as id from machine_requests where id = any(${[...requestIds]}::uuid[])) p on true
   `.execute(db)
   const [first] = result.rows
   if (first === undefined) throw new Error('the database told no time')

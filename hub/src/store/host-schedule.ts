@@ -50,6 +50,22 @@ export async function scheduleHosts(tx: Tx, hosts: readonly HostKey[], dueAt?: D
   `.execute(tx)
 }
 
+/** Says when new hosts are to be looked at, for the first time or next; null: when something is heard of them. */
+export async function startSchedules(
+  tx: Tx,
+  looks: readonly (HostKey & { readonly inMs: number | null })[],
+): Promise<void> {
+  const timed = looks.filter(({ inMs }) => inMs !== null)
+  if (timed.length === 0) return
+  await sql`/* start-schedules */
+    insert into host_schedule (organization_id, host_id, due_at)
+    select organization_id, host_id, clock_timestamp() + in_ms * interval '1 millisecond'
+    from unnest(
+      ${timed.map((look) => look.organizationId)}::uuid[], ${timed.map((look) => look.hostId)}::uuid[], ${timed.map((look) => look.inMs)}::float8[]
+    ) as look (organization_id, host_id, in_ms)
+  `.execute(tx)
+}
+
 /** Takes hosts that are due, the longest due first. No two replicas take the same one. */
 export async function takeDueHosts(db: Db, limit: number, holdMs: number): Promise<TakenHost[]> {
   const result = await sql<TakenHost>`/* take-due-hosts */

@@ -4,7 +4,7 @@ import type { JsonObject, Labels, Shape } from '../domain/facts.js'
 import type { ClassSpec, HostState, PlacementWish } from '../domain/host/host.js'
 import type { Keyring } from '../secrets/keyring.js'
 import type { Db, Tx } from './database.js'
-import { scheduleHost, scheduleHosts } from './host-schedule.js'
+import { scheduleHost } from './host-schedule.js'
 import { labelConditions } from './label-filter.js'
 import { rowsAs } from './rows.js'
 import type { HostRow } from './tables.js'
@@ -42,8 +42,15 @@ export interface NewHost {
   readonly createdBy: string
 }
 
+/** An order as it was stored. */
+export interface NewHostRow {
+  readonly row: HostRow
+  /** The user-data that it brought along. */
+  readonly sealedUserData: Buffer | null
+}
+
 /**
- * Stores orders, sealed where they are secret, and due for the reconciler. Wake `{kind: 'host'}` after the commit.
+ * Stores orders, sealed where they are secret. Say in the same transaction when the reconciler is to look at them.
  *
  * @returns for each what was stored, or undefined where the name is in use.
  */
@@ -51,10 +58,14 @@ export async function insertHosts(
   tx: Tx,
   keyring: Keyring,
   hosts: readonly NewHost[],
-): Promise<readonly (HostRow | undefined)[]> {
+): Promise<readonly (NewHostRow | undefined)[]> {
   if (hosts.length === 0) return []
   const now = new Date().toISOString()
-  const drafts = hosts.map((host) => ({ id: uuid(), host }))
+  const drafts = hosts.map((host) => {
+    const id = uuid()
+    const sealedUserData = host.userData === '' ? null : keyring.seal('host.user-data', id, host.userData)
+    return { id, host, sealedUserData }
+  })
   const made = await sql<HostRow>`
     insert into hosts (organization_id, id, workspace_id, workspace_name, name, hostname, class_id, class_name, class_spec, shape, placement,
                        provider_data, labels, annotations, protected, state, state_message, conditions, created_by)
@@ -88,29 +99,25 @@ export async function insertHosts(
     returning *
   `.execute(tx)
   const rows = new Map(made.rows.map((row) => [row.id, row]))
-  const stored = drafts.filter(({ id }) => rows.has(id))
-  await Promise.all([
-    insertHostSecrets(tx, keyring, stored),
-    scheduleHosts(
-      tx,
-      stored.map(({ id, host }) => ({ organizationId: host.workspace.organizationId, hostId: id })),
-    ),
-  ])
-  return drafts.map(({ id }) => rows.get(id))
+  const stored = drafts.map(({ id, sealedUserData }) => {
+    const row = rows.get(id)
+    return row === undefined ? undefined : { row, sealedUserData }
+  })
+  await insertHostSecrets(
+    tx,
+    stored.filter((host) => host !== undefined),
+  )
+  return stored
 }
 
-async function insertHostSecrets(
-  tx: Tx,
-  keyring: Keyring,
-  drafts: readonly { readonly id: string; readonly host: NewHost }[],
-): Promise<void> {
-  const secret = drafts.filter(({ host }) => host.userData !== '')
+async function insertHostSecrets(tx: Tx, hosts: readonly NewHostRow[]): Promise<void> {
+  const secret = hosts.filter(({ sealedUserData }) => sealedUserData !== null)
   if (secret.length === 0) return
   await sql`
     insert into host_secrets (organization_id, host_id, user_data_sealed)
     select * from unnest(
-      ${secret.map(({ host }) => host.workspace.organizationId)}::uuid[], ${secret.map(({ id }) => id)}::uuid[],
-      ${secret.map(({ id, host }) => keyring.seal('host.user-data', id, host.userData))}::bytea[]
+      ${secret.map(({ row }) => row.organization_id)}::uuid[], ${secret.map(({ row }) => row.id)}::uuid[],
+      ${secret.map(({ sealedUserData }) => sealedUserData)}::bytea[]
     )
   `.execute(tx)
 }

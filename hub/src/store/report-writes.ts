@@ -81,14 +81,44 @@ export async function writeStates(tx: Tx, states: readonly ItemState[], now: Dat
   )
   const machines = states.flatMap(({ item, machine }) => (machine === undefined ? [] : [{ item, ...machine }]))
   const made = newMachines(requests)
-  await Promise.all([
+  const written = Promise.all([
     insertMachines(tx, requests, made, now),
     updateRequests(tx, requests, made, now),
     updateBeneath(tx, requests, now),
     updateMachines(tx, machines, now),
     updateItems(tx, states),
   ])
-  // What follows is rare, or concerns few.
+  const followUps = requests.some(needsFollowUp) || machines.some(({ next }) => next !== undefined)
+  if (followUps) {
+    await written
+    await followUp(tx, requests, machines, now, wake)
+  }
+  // Schedules are locked last.
+  await Promise.all([
+    written,
+    scheduleHosts(
+      tx,
+      requests.map(({ row }) => ({ organizationId: row.organization_id, hostId: row.host_id })),
+    ),
+  ])
+  if (requests.length > 0) wake.push({ kind: 'host' })
+  for (const { item, released, dueInMs } of states)
+    if (released && dueInMs === 0) wake.push({ kind: 'work', providerId: item.provider_id })
+  return wake
+}
+
+function needsFollowUp({ record, beneath, giveUp, holdOffering: hold }: ChangedRequest): boolean {
+  return giveUp || hold || (record.state === 'GONE' && beneath !== undefined)
+}
+
+/** What is rare, or concerns few. */
+async function followUp(
+  tx: Tx,
+  requests: readonly ChangedRequest[],
+  machines: readonly MachineItem[],
+  now: Date,
+  wake: WakeTopic[],
+): Promise<void> {
   for (const { row, record, beneath, giveUp, holdOffering: hold } of requests) {
     if (record.state === 'GONE' && beneath !== undefined) await detachMachine(tx, beneath, row, now, wake)
     if (hold) await holdOffering(tx, row, record)
@@ -101,14 +131,6 @@ export async function writeStates(tx: Tx, states: readonly ItemState[], now: Dat
     await wishMachine(tx, { providerId: row.provider_id, id: row.id }, { operation: next })
     wake.push({ kind: 'work', providerId: row.provider_id })
   }
-  await scheduleHosts(
-    tx,
-    requests.map(({ row }) => ({ organizationId: row.organization_id, hostId: row.host_id })),
-  )
-  if (requests.length > 0) wake.push({ kind: 'host' })
-  for (const { item, released, dueInMs } of states)
-    if (released && dueInMs === 0) wake.push({ kind: 'work', providerId: item.provider_id })
-  return wake
 }
 
 /** A report that says nothing new is acknowledged, and nothing is written. */

@@ -1,12 +1,12 @@
-import { sql, type Selectable } from 'kysely'
+import { sql } from 'kysely'
 import type { EventDraft } from '../domain/facts.js'
 import { retryDelayMs } from '../domain/backoff.js'
 import { applyMachineReport, type MachineRecord } from '../domain/machine/apply-report.js'
 import { applyRequestReport, type ReportFacts, type RequestRecord } from '../domain/request/apply-report.js'
-import type { Tx } from './database.js'
+import type { Db, Tx } from './database.js'
 import { appendAll, type Cause } from './events.js'
 import { insertSteps, writeStates, type ItemState, type ReportedStep } from './report-writes.js'
-import type { MachineRequestRow, MachineRow, Tables, WorkItemRow } from './tables.js'
+import type { MachineRequestRow, MachineRow, WorkItemRow } from './tables.js'
 import type { WakeTopic } from './wake.js'
 
 // What holders say of their items, many at a time in one transaction: one commit for all of them.
@@ -42,16 +42,9 @@ export async function applyWorkEntries(tx: Tx, entries: readonly WorkEntry[], no
   const steps: ReportedStep[] = []
   const results = entries.map((entry): EntryResult => {
     const state = states.get(entry.itemId)
-    if (state === undefined || state.item.provider_id !== entry.providerId) {
-      return { ok: false, reason: 'UNKNOWN_ITEM', message: `there is no item ${entry.itemId} of this provider` }
-    }
-    if (state.released || state.item.session_id !== entry.sessionId || state.item.fence !== entry.fence) {
-      return {
-        ok: false,
-        reason: 'STALE_FENCE',
-        message: `the claim under fence ${entry.fence} is over; stop, and touch nothing more`,
-      }
-    }
+    if (state === undefined || state.item.provider_id !== entry.providerId) return unknownItem(entry)
+    if (state.released || state.item.session_id !== entry.sessionId || state.item.fence !== entry.fence)
+      return staleFence(entry)
     if (entry.body.kind !== 'report') {
       release(state, entry.body)
       return { ok: true }
@@ -71,25 +64,83 @@ export async function applyWorkEntries(tx: Tx, entries: readonly WorkEntry[], no
   return { results, wake }
 }
 
+/** Says that the claim is over: nothing is left to be done, or nothing of that generation. */
+export type SettledEntry = WorkEntry & { readonly body: { readonly kind: 'settled' } }
+
+/**
+ * Ends claims about which their holders say nothing else, in one statement. Each is ended only by the session that holds the item, under its present fence. No two of
+ * them may be about one item.
+ */
+export async function settleItems(db: Db, entries: readonly SettledEntry[]): Promise<AppliedEntries> {
+  // In one order, so that two replicas never wait for each other.
+  const sorted = [...entries].sort((one, other) => (one.itemId < other.itemId ? -1 : 1))
+  const ended = await sql<{
+    readonly providerId: string
+    readonly id: string
+    readonly due: boolean
+  }>`/* settle-items */
+    update work_items w
+    set session_id = null, due_at = case when w.generation > a.generation then clock_timestamp() end
+    from unnest(
+      ${sorted.map((entry) => entry.providerId)}::uuid[], ${sorted.map((entry) => entry.itemId)}::uuid[],
+      ${sorted.map((entry) => entry.sessionId)}::uuid[], ${sorted.map((entry) => entry.fence)}::bigint[],
+      ${sorted.map((entry) => entry.body.generation)}::bigint[]
+    ) as a (provider_id, id, session_id, fence, generation)
+    where w.provider_id = a.provider_id and w.id = a.id and w.session_id = a.session_id and w.fence = a.fence
+    returning w.provider_id as "providerId", w.id, w.due_at is not null as due
+  `.execute(db)
+  const endedIds = new Set(ended.rows.map(({ id }) => id))
+  const known = await knownItems(
+    db,
+    entries.filter(({ itemId }) => !endedIds.has(itemId)),
+  )
+  const results = entries.map((entry): EntryResult => {
+    if (endedIds.has(entry.itemId)) return { ok: true }
+    return known.has(entry.itemId) ? staleFence(entry) : unknownItem(entry)
+  })
+  const providers = new Set(ended.rows.flatMap(({ providerId, due }) => (due ? [providerId] : [])))
+  return { results, wake: [...providers].map((providerId) => ({ kind: 'work', providerId })) }
+}
+
+/** Which of these are items of the providers that speak of them. */
+async function knownItems(db: Db, entries: readonly WorkEntry[]): Promise<ReadonlySet<string>> {
+  if (entries.length === 0) return new Set()
+  const found = await sql<{ readonly id: string }>`
+    select w.id from work_items w
+    join unnest(${entries.map((entry) => entry.providerId)}::uuid[], ${entries.map((entry) => entry.itemId)}::uuid[]) as a (provider_id, id)
+      on w.provider_id = a.provider_id and w.id = a.id
+  `.execute(db)
+  return new Set(found.rows.map(({ id }) => id))
+}
+
+function unknownItem(entry: WorkEntry): EntryResult {
+  return { ok: false, reason: 'UNKNOWN_ITEM', message: `there is no item ${entry.itemId} of this provider` }
+}
+
+function staleFence(entry: WorkEntry): EntryResult {
+  return {
+    ok: false,
+    reason: 'STALE_FENCE',
+    message: `the claim under fence ${entry.fence} is over; stop, and touch nothing more`,
+  }
+}
+
 /** Locks what entries are about: work items first, and requests and machines only of items that something was said of. */
 async function loadStates(tx: Tx, entries: readonly WorkEntry[]): Promise<Map<string, ItemState>> {
   const reported = [...new Set(entries.flatMap(({ itemId, body }) => (body.kind === 'report' ? [itemId] : [])))]
-  const [items, requests] = await Promise.all([
+  // They need nothing of one another, and travel together; locks are still taken in their order.
+  const [items, requests, machineRows] = await Promise.all([
     lockItems(
       tx,
       entries.map((entry) => entry.itemId),
     ),
-    lockRows(tx, 'machine_requests', reported),
+    lockRequests(tx, reported),
+    lockMachines(tx, reported),
   ])
   const states = new Map<string, ItemState>(
     items.map((item) => [item.id, { item, released: false, dueInMs: undefined, attempt: item.attempt }]),
   )
-  const requestIds = new Set(requests.map((row) => row.id))
-  const machineIds = [
-    ...reported.filter((id) => !requestIds.has(id)),
-    ...requests.flatMap((row) => (row.machine_id === null ? [] : [row.machine_id])),
-  ]
-  const machines = new Map((await lockRows(tx, 'machines', machineIds)).map((row) => [row.id, row]))
+  const machines = new Map(machineRows.map((row) => [row.id, row]))
   for (const row of requests) {
     const state = states.get(row.id)
     if (state === undefined) continue
@@ -113,14 +164,23 @@ async function lockItems(tx: Tx, ids: readonly string[]): Promise<WorkItemRow[]>
   return result.rows
 }
 
-async function lockRows<Table extends 'machine_requests' | 'machines'>(
-  tx: Tx,
-  table: Table,
-  ids: readonly string[],
-): Promise<Selectable<Tables[Table]>[]> {
+async function lockRequests(tx: Tx, ids: readonly string[]): Promise<MachineRequestRow[]> {
   if (ids.length === 0) return []
-  const result = await sql<Selectable<Tables[Table]>>`
-    select * from ${sql.table(table)} where id = any(${[...ids]}::uuid[]) order by id for update
+  const result = await sql<MachineRequestRow>`
+    select * from machine_requests where id = any(${[...ids]}::uuid[]) order by id for update
+  `.execute(tx)
+  return result.rows
+}
+
+/** Machines that are items themselves, and those beneath requests that are. */
+async function lockMachines(tx: Tx, itemIds: readonly string[]): Promise<MachineRow[]> {
+  if (itemIds.length === 0) return []
+  const result = await sql<MachineRow>`
+    select * from machines
+    where id = any(${[...itemIds]}::uuid[] || array(
+      select machine_id from machine_requests where id = any(${[...itemIds]}::uuid[]) and machine_id is not null
+    ))
+    order by id for update
   `.execute(tx)
   return result.rows
 }

@@ -1,6 +1,7 @@
-import { sql, type Selectable } from 'kysely'
-import type { RequestState } from '../domain/request/request.js'
+import { sql, type RawBuilder, type Selectable } from 'kysely'
 import type { Db, Tx } from './database.js'
+import { reviveRow } from './changes.js'
+import { hubCause, newEventId } from './events.js'
 import type { ItemKind, MachineRequestRow, MachineRow, Tables } from './tables.js'
 
 // Claims. An item is free when it has no session; the session sweep takes it from sessions that have ended or run out.
@@ -10,6 +11,15 @@ export interface Credit {
   readonly sessionId: string
   readonly providerId: string
   readonly credit: number
+}
+
+/** A host whose request has just been taken up is looked at after this long, so that what comes at once is shown together with it. */
+export const takenUpLookMs = 200
+
+/** Requests that were just taken up, with the secrets that go with them. */
+export type TakenUpRequest = MachineRequestRow & {
+  readonly userDataSealed: Buffer | null
+  readonly phoneHomeTokenSealed: Buffer | null
 }
 
 export interface ClaimedItem {
@@ -22,12 +32,18 @@ export interface ClaimedItem {
   readonly attempt: number
 }
 
+/** What was claimed at once. */
+export interface Claims {
+  readonly items: readonly ClaimedItem[]
+  readonly takenUp: readonly TakenUpRequest[]
+}
+
 /**
- * Claims due items for many sessions in one statement, oldest due first, each under a fence that is higher than any before. Sessions that have
- * ended or run out get nothing, whatever their replica believes. Items of a provider are dealt out among its sessions, one to each in turn.
+ * Claims due items for many sessions, oldest due first, each under a fence that is higher than any before, and moves on the requests that are taken up by it: all in one
+ * statement. Sessions that have ended or run out get nothing, whatever their replica believes. Items of a provider are dealt out among its sessions, one to each in turn.
  */
-export async function claimDueItems(tx: Tx, credits: readonly Credit[]): Promise<ClaimedItem[]> {
-  const result = await sql<ClaimedItem>`/* claim-due-items */
+export async function claimDueItems(db: Db, credits: readonly Credit[]): Promise<Claims> {
+  const result = await sql<ClaimRow>`/* claim-due-items */
     with wanted as materialized (
       select w.session_id, w.provider_id, w.credit
       from unnest(
@@ -51,36 +67,108 @@ export async function claimDueItems(tx: Tx, credits: readonly Credit[]): Promise
       select w.provider_id, w.session_id, row_number() over (partition by w.provider_id order by turn, w.session_id) as place
       from wanted w
       cross join lateral generate_series(1, least(w.credit, (select count(*) from due where due.provider_id = w.provider_id))) as turn
-    )
-    update work_items
-    set session_id = slots.session_id,
-        fence = work_items.fence + 1,
-        claimed_at = clock_timestamp(),
-        sent_generation = work_items.generation
-    from due
-    join slots on slots.provider_id = due.provider_id and slots.place = due.place
-    where work_items.provider_id = due.provider_id and work_items.id = due.id
-    returning work_items.provider_id as "providerId", work_items.id, work_items.kind, work_items.session_id as "sessionId",
-              work_items.fence, work_items.generation, work_items.attempt
-  `.execute(tx)
-  return result.rows
+    ), claimed as (
+      update work_items
+      set session_id = slots.session_id,
+          fence = work_items.fence + 1,
+          claimed_at = clock_timestamp(),
+          sent_generation = work_items.generation
+      from due
+      join slots on slots.provider_id = due.provider_id and slots.place = due.place
+      where work_items.provider_id = due.provider_id and work_items.id = due.id
+      returning work_items.provider_id, work_items.id, work_items.kind, work_items.session_id, work_items.fence, work_items.generation, work_items.attempt
+    ), ${takeUp(sql`select provider_id, id from claimed where kind = 'MACHINE_REQUEST'`)}
+    select c.provider_id as "claimProviderId", c.id as "claimId", c.kind as "claimKind", c.session_id as "claimSessionId", c.fence as "claimFence",
+           c.generation as "claimGeneration", c.attempt as "claimAttempt",
+           null::jsonb as request, null::bytea as "userDataSealed", null::bytea as "phoneHomeTokenSealed"
+    from claimed c
+    union all
+    select null, null, null, null, null, null, null, to_jsonb(taken), s.user_data_sealed, s.phone_home_token_sealed
+    from taken
+    left join machine_request_secrets s on s.provider_id = taken.provider_id and s.request_id = taken.id
+  `.execute(db)
+  return {
+    items: result.rows.flatMap((row) => (row.request === null ? [toClaimedItem(row)] : [])),
+    takenUp: result.rows.flatMap((row) => (row.request === null ? [] : [toTakenUp(row)])),
+  }
 }
 
-/** Moves requests on whose work has been taken up, by a claim or by telling the holder of a newer wish, and says which moved. */
-export async function markRequestsTakenUp(tx: Tx, ids: readonly string[]): Promise<MachineRequestRow[]> {
+/** Claims first, and then what was taken up: joined, they would cost the database their product. */
+type ClaimRow = (ClaimColumns & { readonly request: null }) | TakenUpColumns
+
+interface TakenUpColumns {
+  readonly request: Readonly<Record<string, unknown>>
+  readonly userDataSealed: Buffer | null
+  readonly phoneHomeTokenSealed: Buffer | null
+}
+
+function toTakenUp({ request, ...secrets }: TakenUpColumns): TakenUpRequest {
+  return { ...reviveRow<MachineRequestRow>(request), ...secrets }
+}
+
+interface ClaimColumns {
+  readonly claimProviderId: string
+  readonly claimId: string
+  readonly claimKind: ItemKind
+  readonly claimSessionId: string
+  readonly claimFence: number
+  readonly claimGeneration: number
+  readonly claimAttempt: number
+}
+
+function toClaimedItem(row: ClaimColumns): ClaimedItem {
+  return {
+    providerId: row.claimProviderId,
+    id: row.claimId,
+    kind: row.claimKind,
+    sessionId: row.claimSessionId,
+    fence: row.claimFence,
+    generation: row.claimGeneration,
+    attempt: row.claimAttempt,
+  }
+}
+
+/**
+ * Moves on those of these requests whose work is now taken up, by a claim or by telling the holder of a newer wish, says so in their timelines, and has their hosts looked at.
+ *
+ * @returns those that moved.
+ */
+export async function takeUpRequests(db: Db, ids: readonly string[]): Promise<readonly TakenUpRequest[]> {
   if (ids.length === 0) return []
-  return tx
-    .updateTable('machine_requests')
-    .set({ state: sql<RequestState>`case operation when 'PROVISION' then 'PROVISIONING' else 'DEPROVISIONING' end` })
-    .where(sql<boolean>`id = any(${[...ids]}::uuid[])`)
-    .where((where) =>
-      where.or([
-        where.and([where('operation', '=', 'PROVISION'), where('state', '=', 'PENDING')]),
-        where.and([where('operation', '=', 'DEPROVISION'), where('state', 'not in', ['DEPROVISIONING', 'GONE'])]),
-      ]),
-    )
-    .returningAll()
-    .execute()
+  const result = await sql<TakenUpColumns>`/* take-up-requests */
+    with ${takeUp(sql`select provider_id, id from work_items where id = any(${[...ids]}::uuid[]) and kind = 'MACHINE_REQUEST'`)}
+    select to_jsonb(taken) as request, s.user_data_sealed as "userDataSealed", s.phone_home_token_sealed as "phoneHomeTokenSealed"
+    from taken
+    left join machine_request_secrets s on s.provider_id = taken.provider_id and s.request_id = taken.id
+  `.execute(db)
+  return result.rows.map(toTakenUp)
+}
+
+/** The parts of a statement that take up requests, given by their keys; `taken` are those that moved. */
+function takeUp(keys: RawBuilder<unknown>): RawBuilder<unknown> {
+  const removing = sql`operation = 'DEPROVISION'`
+  return sql`
+    taken as (
+      update machine_requests r
+      set state = case when ${removing} then 'DEPROVISIONING' else 'PROVISIONING' end
+      from (${keys}) k
+      where r.provider_id = k.provider_id and r.id = k.id
+        and case when ${removing} then r.state not in ('DEPROVISIONING', 'GONE') else r.state = 'PENDING' end
+      returning r.*
+    ), told as (
+      insert into events (event_id, subject, related, provider_id, organization_id, reason, message, severity, actor, request_id)
+      select ${newEventId}, 'machineRequests/' || name, array[host_name, 'providers/' || provider_name], provider_id, organization_id,
+             case when ${removing} then 'RequestDeprovisioning' else 'RequestClaimed' end,
+             provider_name || case when ${removing} then ' removes the machine' else ' makes the machine' end,
+             'INFO', ${hubCause.actor}, ${hubCause.requestId}
+      from taken
+    ), looked as (
+      insert into host_schedule (organization_id, host_id, due_at)
+      select organization_id, host_id, clock_timestamp() + ${takenUpLookMs} * interval '1 millisecond'
+      from (select distinct organization_id, host_id from taken) hosts
+      order by host_id
+      on conflict (organization_id, host_id) do update set due_at = excluded.due_at where host_schedule.due_at > excluded.due_at
+    )`
 }
 
 /** Takes note that holders are being told of newer wishes, and says of which. */
@@ -110,8 +198,14 @@ export async function takeHeldItems(tx: Tx, sessionIds: readonly string[]): Prom
 export interface ItemDetails {
   readonly requests: ReadonlyMap<string, MachineRequestRow>
   readonly machines: ReadonlyMap<string, MachineRow>
-  readonly secrets: ReadonlyMap<string, { readonly userData: Buffer; readonly phoneHomeToken: Buffer }>
+  readonly secrets: ReadonlyMap<string, RequestSecrets>
   readonly steps: ReadonlyMap<string, readonly StoredStep[]>
+}
+
+/** Sealed. */
+interface RequestSecrets {
+  readonly userData: Buffer
+  readonly phoneHomeToken: Buffer
 }
 
 export interface StoredStep {
@@ -125,14 +219,14 @@ export interface StoredStep {
 /**
  * Reads everything that the holder of items is to be told. Machines of static requests are included under their own id.
  *
- * @param known requests as they are now, which are not read again.
+ * @param known requests that were just taken up, which are not read again.
  */
 export async function loadItemDetails(
   db: Db,
   items: readonly ClaimedItem[],
-  known: readonly MachineRequestRow[],
+  known: readonly TakenUpRequest[],
 ): Promise<ItemDetails> {
-  const requests = new Map(known.map((row) => [row.id, row]))
+  const requests = new Map<string, MachineRequestRow>(known.map((row) => [row.id, row]))
   const unknown = items.filter((item) => item.kind === 'MACHINE_REQUEST' && !requests.has(item.id))
   for (const row of await readRows(db, 'machine_requests', idsOf(unknown))) requests.set(row.id, row)
   const machineIds = [
@@ -140,7 +234,7 @@ export async function loadItemDetails(
     ...[...requests.values()].flatMap((row) => (row.static && row.machine_id !== null ? [row.machine_id] : [])),
   ]
   // What a machine needs to set itself up is nobody's business once it is to go.
-  const wanted = [...requests.values()].filter((row) => row.desired_presence === 'PRESENT')
+  const wanted = unknown.filter(({ id }) => requests.get(id)?.desired_presence === 'PRESENT')
   // Nobody can have stored a step of what is claimed for the first time.
   const begun = items.filter((item) => item.fence > 1 || item.generation > 1)
   const [machines, secrets, steps] = await Promise.all([
@@ -148,6 +242,10 @@ export async function loadItemDetails(
     readSecrets(db, idsOf(wanted)),
     readSteps(db, idsOf(begun)),
   ])
+  for (const { id, userDataSealed, phoneHomeTokenSealed } of known) {
+    if (userDataSealed !== null && phoneHomeTokenSealed !== null)
+      secrets.set(id, { userData: userDataSealed, phoneHomeToken: phoneHomeTokenSealed })
+  }
   return { requests, machines: new Map(machines.map((row) => [row.id, row])), secrets, steps }
 }
 
@@ -167,9 +265,9 @@ async function readRows<Table extends 'machine_requests' | 'machines'>(
   return result.rows
 }
 
-async function readSecrets(db: Db, ids: readonly string[]): Promise<ItemDetails['secrets']> {
+async function readSecrets(db: Db, ids: readonly string[]): Promise<Map<string, RequestSecrets>> {
   if (ids.length === 0) return new Map()
-  const result = await sql<{ id: string; userData: Buffer; phoneHomeToken: Buffer }>`/* read-request-secrets */
+  const result = await sql<RequestSecrets & { readonly id: string }>`/* read-request-secrets */
     select request_id as id, user_data_sealed as "userData", phone_home_token_sealed as "phoneHomeToken"
     from machine_request_secrets
     where (provider_id, request_id) in (select provider_id, id from work_items where id = any(${[...ids]}::uuid[]))

@@ -1,5 +1,13 @@
 import { randomUUID } from 'node:crypto'
-import { applyWorkEntries, claimDueItems, inTransaction, migrate, openDatabase, type Db } from '@slipway/hub/testing'
+import {
+  applyWorkEntries,
+  claimDueItems,
+  inTransaction,
+  migrate,
+  openDatabase,
+  settleItems,
+  type Db,
+} from '@slipway/hub/testing'
 import { Logger, makeWorkerUtils, run as runWorker } from 'graphile-worker'
 import PgBoss from 'pg-boss'
 import { query, type Bed } from '../harness/bed.js'
@@ -29,12 +37,16 @@ async function drain(jobs: number, turn: Turn): Promise<Sample> {
   return { 'jobs/s': (jobs / (performance.now() - start)) * 1_000 }
 }
 
+/** Ids as the hub makes them, UUIDs of version 7: each behind the one before it. */
+const timeOrderedId = (index: string) =>
+  `(lpad(to_hex(1700000000000 + ${index}), 12, '0') || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid`
+
 async function rawSql(bed: Bed): Promise<(batch: number) => Contender> {
   const url = await bed.freshDatabase()
   const pool = bed.pool(url, workers)
   await pool.query(`
     create table jobs (
-      id uuid primary key default gen_random_uuid(), due_at timestamptz, session_id uuid, fence bigint not null default 0, claimed_at timestamptz
+      id uuid primary key, due_at timestamptz, session_id uuid, fence bigint not null default 0, claimed_at timestamptz
     ) with (fillfactor = 70)`)
   await pool.query(`create index jobs_due on jobs (due_at) where session_id is null and due_at is not null`)
   const session = randomUUID()
@@ -64,14 +76,17 @@ async function rawSql(bed: Bed): Promise<(batch: number) => Contender> {
     case: `batch ${batch}`,
     async run() {
       await pool.query('truncate jobs')
-      await pool.query(`insert into jobs (due_at) select now() from generate_series(1, ${jobs(batch)})`)
+      await pool.query(
+        `insert into jobs (id, due_at) select ${timeOrderedId('n')}, now() from generate_series(1, ${jobs(batch)}) n`,
+      )
       await pool.query('vacuum analyze jobs')
       return drain(jobs(batch), () => turn(batch))
     },
   })
 }
 
-const jobCount = (bed: Bed) => (batch: number) => bed.size(batch === 1 ? 4_000 : 10_000, 200)
+/** So many that what is done once for each connection does not count. */
+const jobCount = (bed: Bed) => (batch: number) => bed.size(batch === 1 ? 4_000 : batch === 10 ? 20_000 : 60_000, 200)
 
 /** Fills a hub's database with requests that are due, without the triggers, which would only make it slow. */
 async function fillHub(url: string, providerId: string, sessions: readonly string[], jobs: number): Promise<void> {
@@ -87,7 +102,7 @@ async function fillHub(url: string, providerId: string, sessions: readonly strin
       values ('${id}', '${providerId}', gen_random_uuid(), 'bench', 'bench', 'bench', '0', '00', 1000, now() + interval '1 hour')`,
     ),
     `insert into work_items (provider_id, id, kind, due_at)
-     select '${providerId}', gen_random_uuid(), 'MACHINE_REQUEST', now() from generate_series(1, ${jobs})`,
+     select '${providerId}', ${timeOrderedId('n')}, 'MACHINE_REQUEST', now() from generate_series(1, ${jobs}) n`,
     `insert into machine_requests (provider_id, id, name, provider_name, organization_id, workspace_name, host_id, host_name, class_id, class_name, state, external_name, ownership_key, spec)
      select provider_id, id, 'r-' || id, 'bench', '00000000-0000-7000-8000-000000000001', 'default', gen_random_uuid(), 'workspaces/default/hosts/h', id, 'small',
             'PROVISIONING', 'h', 'k/' || id, '{"shape": {"vcpus": 2}}' from work_items`,
@@ -121,19 +136,34 @@ async function claimAndSettle(
   turn: { readonly providerId: string; readonly sessionId: string; readonly batch: number; readonly report: boolean },
 ): Promise<number> {
   const { providerId, sessionId, batch, report } = turn
-  const items = await inTransaction(db, (tx) => claimDueItems(tx, [{ sessionId, providerId, credit: batch }]))
+  const { items } = await claimDueItems(db, [{ sessionId, providerId, credit: batch }])
   if (items.length === 0) return 0
-  const entries = items.flatMap((item) => {
-    const common = { sessionId, providerId, providerName: 'bench', itemId: item.id, fence: item.fence }
-    const settled = { ...common, body: { kind: 'settled', generation: item.generation } } as const
-    if (!report) return [settled]
-    const done = {
-      observed: { generation: item.generation, presence: 'PRESENT', externalId: `x-${item.id}`, power: 'ON' },
-      completed: { operation: 'PROVISION', operationGeneration: 1 },
-    } as const
-    return [{ ...common, body: { kind: 'report', report: done } } as const, settled]
+  const common = ({ id, fence }: (typeof items)[number]) => ({
+    sessionId,
+    providerId,
+    providerName: 'bench',
+    itemId: id,
+    fence,
   })
-  const { results } = await inTransaction(db, (tx) => applyWorkEntries(tx, entries, new Date()))
+  const settled = items.map((item) => ({
+    ...common(item),
+    body: { kind: 'settled' as const, generation: item.generation },
+  }))
+  const reports = items.map((item) => {
+    const observed = {
+      generation: item.generation,
+      presence: 'PRESENT',
+      externalId: `x-${item.id}`,
+      power: 'ON',
+    } as const
+    const completed = { operation: 'PROVISION', operationGeneration: 1 } as const
+    return { ...common(item), body: { kind: 'report' as const, report: { observed, completed } } }
+  })
+  const { results } = report
+    ? await inTransaction(db, (tx) => applyWorkEntries(tx, [...reports, ...settled], new Date()), undefined, {
+        readsFirst: true,
+      })
+    : await settleItems(db, settled)
   const refused = results.find((result) => !result.ok)
   if (refused !== undefined) throw new Error(JSON.stringify(refused))
   return items.length
@@ -198,7 +228,7 @@ async function pgBoss(bed: Bed): Promise<(batch: number) => Contender> {
     async run(round) {
       const queue = `q${batch}-${round}`
       await boss.createQueue(queue)
-      const jobs = bed.size(batch === 1 ? 1_000 : 10_000, 100)
+      const jobs = bed.size(batch === 1 ? 1_000 : 30_000, 100)
       await boss.insert(Array.from({ length: jobs }, () => ({ name: queue, data: {} })))
       const sample = await drain(jobs, async () => {
         const fetched = await boss.fetch(queue, { batchSize: batch })

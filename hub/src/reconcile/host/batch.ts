@@ -5,9 +5,17 @@ import { makeError } from '../../domain/host/phases/attempt.js'
 import type { HostDecision, HostView } from '../../domain/host/record.js'
 import { inTransaction, type Tx } from '../../store/database.js'
 import { appendEvents, hubCause } from '../../store/events.js'
-import { databaseNow, lockHosts, saveHosts, type LockedHost } from '../../store/host-reconcile.js'
+import {
+  databaseNow,
+  lockHosts,
+  saveHosts,
+  seeNewHost,
+  type SeenHost,
+} from '../../store/host-reconcile.js'
 import { cancelRequest, deleteSecrets, deprovisionRequest } from '../../store/host-requests.js'
-import { finishHosts, type NextLook, type TakenHost } from '../../store/host-schedule.js'
+import { finishHosts, startSchedules, type NextLook, type TakenHost } from '../../store/host-schedule.js'
+import type { NewHostRow } from '../../store/hosts.js'
+import type { HostRow } from '../../store/tables.js'
 import type { WakeTopic } from '../../store/wake.js'
 import type { ReconcilerDeps } from '../deps.js'
 import { Placing } from './placing.js'
@@ -50,7 +58,7 @@ async function reconcileTogether(deps: ReconcilerDeps, taken: readonly TakenHost
     deps.db,
     async (tx) => {
       const { hosts, changed } = await lockHosts(tx, taken, graceUntil)
-      const done = await decideAll(deps, tx, hosts)
+      const done = await decideAll(tx, new Placing(deps, tx), hosts)
       const looks = new Map<string, number>([
         ...done.looks,
         ...changed.map((host): [string, number] => [host.hostId, changedPauseMs]),
@@ -66,8 +74,49 @@ async function reconcileTogether(deps: ReconcilerDeps, taken: readonly TakenHost
       return wakeFor(done, saved)
     },
     'reconcile',
+    { readsFirst: true },
   )
   deps.wake.signal(...wake)
+}
+
+/** What a place is looked for by. */
+export type PlaceWish = Pick<HostRow, 'class_spec' | 'placement'>
+
+/**
+ * Looks at new hosts in the very transaction that stores them, so that a provider can have their requests as soon as the order is accepted.
+ *
+ * @param expected what may come: places for hosts like these are read beforehand, and cost no round trip of their own.
+ * @returns `ready`, once they are read; `look`, which resolves with what is to be signalled after the commit.
+ */
+export function prepareFirstLook(
+  deps: ReconcilerDeps,
+  tx: Tx,
+  expected: readonly PlaceWish[],
+): {
+  readonly ready: Promise<void>
+  readonly look: (hosts: readonly NewHostRow[]) => Promise<readonly WakeTopic[]>
+} {
+  const placing = new Placing(deps, tx)
+  return {
+    ready: placing.expect(expected),
+    look: async (hosts) => {
+      const done = await decideAll(tx, placing, hosts.map(seeNewHost))
+      const looks = new Map(done.looks)
+      await Promise.all([
+        storeAll(tx, done),
+        startSchedules(
+          tx,
+          hosts.map(({ row }) => ({
+            organizationId: row.organization_id,
+            hostId: row.id,
+            inMs: looks.get(row.id) ?? null,
+          })),
+        ),
+      ])
+      const soon = done.looks.some(([, inMs]) => inMs < deps.config.sweepMs)
+      return [...wakeFor(done, true), ...(soon ? [{ kind: 'host' as const }] : [])]
+    },
+  }
 }
 
 interface Decided {
@@ -78,17 +127,22 @@ interface Decided {
   readonly providers: ReadonlySet<string>
   readonly placing: Placing
   readonly replacedRequestIds: readonly string[]
-  readonly saves: readonly { readonly host: LockedHost; readonly decision: HostDecision }[]
+  readonly saves: readonly Save[]
 }
 
-async function decideAll(deps: ReconcilerDeps, tx: Tx, locked: readonly LockedHost[]): Promise<Decided> {
-  const decisions = locked.map((host) => ({ host, decision: decideHost(withoutDefect(host.view)) }))
+interface Save {
+  readonly host: SeenHost
+  readonly decision: HostDecision
+}
+
+async function decideAll(tx: Tx, placing: Placing, seen: readonly SeenHost[]): Promise<Decided> {
+  const decisions = seen.map((host) => ({ host, decision: decideHost(withoutDefect(host.view)) }))
   const toPlace = decisions.filter(({ decision }) => decision.action.kind === 'place').map(({ host }) => host)
-  const placing = new Placing(deps, tx)
+  await placing.expect(toPlace.map(({ row }) => row))
   const events: EventDraft[] = []
   const looks: [string, number][] = []
   const providers = new Set<string>()
-  const saves: { readonly host: LockedHost; readonly decision: HostDecision }[] = []
+  const saves: Save[] = []
   for (const { host, decision } of decisions) {
     const executed = await execute(tx, placing, host, decision, providers)
     events.push(...executed.events)
@@ -124,7 +178,7 @@ function wakeFor({ providers, events }: Decided, saved: boolean): readonly WakeT
 async function execute(
   tx: Tx,
   placing: Placing,
-  host: LockedHost,
+  host: SeenHost,
   decision: HostDecision,
   providers: Set<string>,
 ): Promise<HostDecision> {
@@ -148,10 +202,7 @@ async function execute(
   }
 }
 
-async function forgetSecrets(
-  tx: Tx,
-  saves: readonly { readonly host: LockedHost; readonly decision: HostDecision }[],
-): Promise<void> {
+async function forgetSecrets(tx: Tx, saves: readonly Save[]): Promise<void> {
   const released = saves.filter(
     ({ host, decision }) => decision.host.state === 'RELEASED' && host.view.host.state !== 'RELEASED',
   )

@@ -6,7 +6,7 @@ import { watchMs, type HostDecision } from '../../domain/host/record.js'
 import { externalName, ownershipKey, shortName } from '../../domain/names.js'
 import { judgePlacement, layProviderData, type Candidate, type Judged } from '../../domain/placement/placement.js'
 import type { Tx } from '../../store/database.js'
-import type { LockedHost } from '../../store/host-reconcile.js'
+import type { SeenHost } from '../../store/host-reconcile.js'
 import {
   allocateMachine,
   deleteSecrets,
@@ -27,7 +27,7 @@ const takenPauseMs = 500
 export class Placing {
   readonly #deps: ReconcilerDeps
   readonly #tx: Tx
-  readonly #candidates = new Map<string, Candidate[]>()
+  readonly #candidates = new Map<string, Promise<Candidate[]>>()
   readonly #drafts: RequestDraft[] = []
 
   constructor(deps: ReconcilerDeps, tx: Tx) {
@@ -35,8 +35,13 @@ export class Placing {
     this.#tx = tx
   }
 
+  /** Reads the places for hosts like these, all in one round trip. */
+  async expect(wishes: readonly Pick<HostRow, 'class_spec' | 'placement'>[]): Promise<void> {
+    await Promise.all(wishes.map((wish) => this.#load(wish, false)))
+  }
+
   /** Places one host, or says why not. */
-  async place({ row, view, sealedUserData }: LockedHost, decision: HostDecision): Promise<HostDecision> {
+  async place({ row, view, sealedUserData }: SeenHost, decision: HostDecision): Promise<HostDecision> {
     const candidates = await this.#load(row, false)
     const judged = this.#judge(row, decision, candidates)
     const eligible = judged.filter(({ rejected }) => rejected === undefined)
@@ -80,11 +85,11 @@ export class Placing {
     )
   }
 
-  async #load(row: HostRow, explain: boolean): Promise<Candidate[]> {
-    const key = JSON.stringify([explain, row.class_spec, row.placement])
+  #load({ class_spec: spec, placement }: Pick<HostRow, 'class_spec' | 'placement'>, explain: boolean): Promise<Candidate[]> {
+    const key = JSON.stringify([explain, spec, placement])
     const known = this.#candidates.get(key)
     if (known !== undefined) return known
-    const loaded = await loadCandidates(this.#tx, row.class_spec, row.placement, { explain })
+    const loaded = loadCandidates(this.#tx, spec, placement, { explain })
     this.#candidates.set(key, loaded)
     return loaded
   }
