@@ -131,6 +131,31 @@ void t.test('orders that come at the same time', async (t) => {
     t.equal(outcomes.filter((outcome) => outcome === 'NAME_TAKEN').length, 19)
   })
 
+  await t.test('are stored though they cannot be placed at once, and wait for the reconciler', async (t) => {
+    const looks: number[] = []
+    const other = new OrderLog({
+      db,
+      wake,
+      keyring,
+      log: silent,
+      prepareFirstLook: (_tx, expected) => ({
+        ready: Promise.resolve(),
+        look: (hosts) => {
+          looks.push(hosts.length, expected.length)
+          return Promise.reject(new Error('this cannot be placed'))
+        },
+      }),
+    })
+    t.equal(String(Buffer.from(await other.submit(checked('unplaced')))), 'unplaced')
+    t.strictSame(looks, [1, 1])
+    t.equal(await count('hosts', `name = 'unplaced' and state = 'ORDERED'`), 1)
+    t.equal(await count('events', `subject = 'unplaced'`), 1)
+    t.equal(
+      await count('host_schedule', `due_at <= now() and host_id in (select id from hosts where name = 'unplaced')`),
+      1,
+    )
+  })
+
   await t.test('and that the database will not take, fail alone', async (t) => {
     const outcomes = await outcomesOf([order('before'), order('bad\u0000name'), order('after')])
     t.match(outcomes, ['before', /^failed: /, 'after'])

@@ -6,6 +6,7 @@ import type { Keyring } from '../secrets/keyring.js'
 import type { Db, Tx } from './database.js'
 import { scheduleHost } from './host-schedule.js'
 import { labelConditions } from './label-filter.js'
+import { plannedAnew } from './prepared.js'
 import { rowsAs } from './rows.js'
 import type { HostRow } from './tables.js'
 
@@ -167,7 +168,14 @@ export async function listHosts(
   after: readonly [string, string, string] | undefined,
   limit: number,
 ): Promise<readonly HostRow[]> {
-  let query = db.selectFrom('hosts').selectAll().orderBy('workspace_name').orderBy('name').orderBy('id').limit(limit)
+  let query = db
+    .selectFrom('hosts')
+    .modifyFront(plannedAnew)
+    .selectAll()
+    .orderBy('workspace_name')
+    .orderBy('name')
+    .orderBy('id')
+    .limit(limit)
   if (after !== undefined) {
     query = query.where(sql<boolean>`(workspace_name, name, id) > (${after[0]}, ${after[1]}, ${after[2]}::uuid)`)
   }

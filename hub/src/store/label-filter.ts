@@ -1,21 +1,53 @@
 import { sql, type RawBuilder } from 'kysely'
-import { parseLabelSelector } from '../domain/selector.js'
+import { parseLabelSelector, type LabelRequirement } from '../domain/selector.js'
 
-/** A label selector as a condition on a jsonb expression. Nothing where the selector is empty. @throws HubError INVALID_LABEL_SELECTOR. */
+/** A label selector as conditions on a jsonb expression. None where the selector is empty. @throws HubError INVALID_LABEL_SELECTOR. */
 export function labelConditions(labels: RawBuilder<unknown>, selector: string): RawBuilder<boolean>[] {
-  return parseLabelSelector(selector).map((requirement) => {
-    switch (requirement.kind) {
-      case 'exists':
-        return sql<boolean>`${labels} ? ${requirement.key}`
-      case 'absent':
-        return sql<boolean>`not (${labels} ? ${requirement.key})`
-      case 'in':
-        // One value is a containment, which the index serves.
-        return requirement.values.length === 1
-          ? sql<boolean>`${labels} @> ${JSON.stringify({ [requirement.key]: requirement.values[0] })}::jsonb`
-          : sql<boolean>`${labels} ->> ${requirement.key} = any(${[...requirement.values]}::text[])`
-      case 'not-in':
-        return sql<boolean>`coalesce(not (${labels} ->> ${requirement.key} = any(${[...requirement.values]}::text[])), true)`
-    }
+  const requirements = parseLabelSelector(selector)
+  // All labels that are to have one value are one containment: the index looks the rarest of them up, and not each by itself.
+  const exact = requirements.flatMap((requirement): [string, string][] => {
+    const value = soleValue(requirement)
+    return value === undefined ? [] : [[requirement.key, value]]
   })
+  const others = requirements.filter((requirement) => soleValue(requirement) === undefined)
+  return [
+    ...(exact.length > 0 ? [contains(labels, Object.fromEntries(exact))] : []),
+    ...contradictions(exact),
+    ...others.map((requirement) => condition(labels, requirement)),
+  ]
+}
+
+function soleValue(requirement: LabelRequirement): string | undefined {
+  return requirement.kind === 'in' && requirement.values.length === 1 ? requirement.values[0] : undefined
+}
+
+/** A label has one value: where a selector asks for two of them, nothing matches. */
+function contradictions(exact: readonly (readonly [string, string])[]): RawBuilder<boolean>[] {
+  const values = new Map<string, string>()
+  for (const [key, value] of exact) {
+    if ((values.get(key) ?? value) !== value) return [sql<boolean>`false`]
+    values.set(key, value)
+  }
+  return []
+}
+
+function contains(labels: RawBuilder<unknown>, wanted: Readonly<Record<string, string>>): RawBuilder<boolean> {
+  return sql<boolean>`${labels} @> ${JSON.stringify(wanted)}::jsonb`
+}
+
+function condition(labels: RawBuilder<unknown>, requirement: LabelRequirement): RawBuilder<boolean> {
+  switch (requirement.kind) {
+    case 'exists':
+      return sql<boolean>`${labels} ? ${requirement.key}`
+    case 'absent':
+      return sql<boolean>`not (${labels} ? ${requirement.key})`
+    case 'in':
+      // Containments, which the index serves.
+      return sql<boolean>`(${sql.join(
+        requirement.values.map((value) => contains(labels, { [requirement.key]: value })),
+        sql` or `,
+      )})`
+    case 'not-in':
+      return sql<boolean>`coalesce(not (${labels} ->> ${requirement.key} = any(${[...requirement.values]}::text[])), true)`
+  }
 }

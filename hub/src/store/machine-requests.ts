@@ -1,6 +1,7 @@
 import { sql } from 'kysely'
 import type { RequestState } from '../domain/request/request.js'
 import type { Db, Tx } from './database.js'
+import { plannedAnew } from './prepared.js'
 import { detachMachine } from './report-writes.js'
 import type { MachineRequestRow } from './tables.js'
 import type { WakeTopic } from './wake.js'
@@ -38,7 +39,7 @@ export async function listRequests(
   after: string,
   limit: number,
 ): Promise<readonly MachineRequestRow[]> {
-  let query = db.selectFrom('machine_requests').selectAll().orderBy('id', 'desc').limit(limit)
+  let query = db.selectFrom('machine_requests').modifyFront(plannedAnew).selectAll().orderBy('id', 'desc').limit(limit)
   if (after !== '') query = query.where('id', '<', after)
   if (filter.states.length > 0) query = query.where('state', 'in', filter.states)
   else if (!filter.showGone) query = query.where('state', '<>', 'GONE')

@@ -3,6 +3,7 @@ import type { Labels } from '../domain/facts.js'
 import type { MachineState } from '../domain/machine/machine.js'
 import type { Db, Tx } from './database.js'
 import { labelConditions } from './label-filter.js'
+import { plannedAnew } from './prepared.js'
 import type { MachineRow } from './tables.js'
 
 export interface MachineListFilter {
@@ -35,18 +36,26 @@ export async function lockMachine(tx: Tx, name: string): Promise<MachineRow | un
     .executeTakeFirst()
 }
 
+/** What a selector sees of a machine: its provider's labels, and its own, which win. The index on it serves no other expression. */
+export const machineLabels = sql`(provider_labels || labels)`
+
 export async function listMachines(
   db: Db,
   filter: MachineListFilter,
   after: string,
   limit: number,
 ): Promise<readonly MachineRow[]> {
-  let query = db.selectFrom('machines').selectAll().where('name', '>', after).orderBy('name').limit(limit)
+  let query = db
+    .selectFrom('machines')
+    .modifyFront(plannedAnew)
+    .selectAll()
+    .where('name', '>', after)
+    .orderBy('name')
+    .limit(limit)
   if (filter.states.length > 0) query = query.where('state', 'in', filter.states)
   else if (!filter.showGone) query = query.where('state', '<>', 'GONE')
   if (filter.providers.length > 0) query = query.where('provider_name', 'in', filter.providers)
-  for (const condition of labelConditions(sql`(provider_labels || labels)`, filter.labelSelector))
-    query = query.where(condition)
+  for (const condition of labelConditions(machineLabels, filter.labelSelector)) query = query.where(condition)
   return query.execute()
 }
 

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { sql } from 'kysely'
 import pg from 'pg'
 
 /** A statement is prepared once its text has come this often: what comes once would only fill the memory of the database. */
@@ -13,10 +14,17 @@ const names = new Map<string, string>()
 /** Grows when a migration has changed what prepared statements return: then all are prepared anew, under other names. */
 let epoch = 0
 
+/**
+ * Marks a statement that is planned anew each time, by what it asks for this time: a plan for anything would read a million rows to find one, or look up a third of them
+ * one by one. For `modifyFront` of a query.
+ */
+export const plannedAnew = sql`/* planned anew */`
+
 /** The name under which a statement is prepared: statements of one text share it, and no two texts do. */
 function preparedName(text: string): string | undefined {
   const known = names.get(text)
   if (known !== undefined) return `${known}-${epoch}`
+  if (text.includes('/* planned anew */')) return undefined
   if (names.size >= maxPrepared || text.length > maxTextLength) return undefined
   const times = (seen.get(text) ?? 0) + 1
   if (times < preparedAfter) {
