@@ -17,7 +17,7 @@ import { scheduleHost } from '../src/store/host-schedule.js'
 import { applyWorkEntries, type WorkEntry } from '../src/store/reports.js'
 import type { HostRow, MachineRequestRow, MachineRow } from '../src/store/tables.js'
 import { Wake } from '../src/store/wake.js'
-import { claimDueItems, takeChangedWishes, takeUpRequests, type ClaimedItem } from '../src/store/work-items.js'
+import { claimDueItems, takeChangedWishes, type ClaimedItem } from '../src/store/work-items.js'
 import { withDatabase } from './database.js'
 
 export const organizationId = '00000000-0000-7000-8000-000000000001'
@@ -323,22 +323,16 @@ export class Rig {
       sessionId,
       providerId,
       claim: async () => {
-        const items = await inTransaction(this.db, async (tx) => {
-          const claimed = [
-            ...(await claimDueItems(tx, [{ sessionId, providerId, credit: 100 }])).items,
-            ...(await takeChangedWishes(tx, [sessionId])),
-          ]
-          const keys = await sql<{ readonly organizationId: string; readonly hostId: string }>`
-            select organization_id as "organizationId", host_id as "hostId" from machine_requests
-            where id = any(${claimed.map((item) => item.id)}::uuid[])
-          `.execute(tx)
-          await takeUpRequests(
-            tx,
-            claimed.map((item) => item.id),
-          )
-          for (const key of keys.rows) await scheduleHost(tx, key)
-          return claimed
+        const told = [
+          await claimDueItems(this.db, [{ sessionId, providerId, credit: 100 }]),
+          await takeChangedWishes(this.db, [sessionId]),
+        ]
+        // Nobody waits here for what may come meanwhile.
+        await inTransaction(this.db, async (tx) => {
+          for (const row of told.flatMap(({ takenUp }) => takenUp))
+            await scheduleHost(tx, { organizationId: row.organization_id, hostId: row.host_id })
         })
+        const items = told.flatMap((claims) => claims.items)
         this.wake.signal({ kind: 'host' })
         return items
       },

@@ -44,7 +44,7 @@ export const catalogue = [
   },
   {
     name: 'list-and-watch-apart',
-    profile: 'watches',
+    profile: 'lists',
     what: 'A list and its revision are read under different snapshots (I10).',
     changes: [{ file: 'hub/dist/src/store/changes.js', find: ".setIsolationLevel('repeatable read')", replace: '' }],
   },
@@ -172,7 +172,7 @@ export const catalogue = [
   },
   {
     name: 'inherited-doubt-forgotten',
-    profile: 'cloud',
+    profile: 'doubts',
     what: 'That another instance left a create in doubt is forgotten with the first try that comes to nothing (I1, I2).',
     changes: [
       {
@@ -184,7 +184,7 @@ export const catalogue = [
   },
   {
     name: 'wipe-does-not-wait',
-    profile: 'cloud',
+    profile: 'doubts',
     what: 'A host is taken off a machine while its installation may still be under way: it lands behind the wipe, and the next host finds it (I7).',
     changes: [
       { file: 'sdk/dist/provider/static.js', find: 'if (coveredAtMs > monotonicMs()) {', replace: 'if (false) {' },

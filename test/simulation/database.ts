@@ -77,13 +77,18 @@ class Backend {
   }
 }
 
+/** Whether a statement changes records: outside of a transaction it then commits by itself. */
+function writes(text: string): boolean {
+  return /\b(insert into|update|delete from)\b/i.test(text)
+}
+
 export function connectionLost(): Error {
   return new Error('Connection terminated unexpectedly')
 }
 
 /** How often what goes wrong between a hub and its database. */
 export interface DatabaseFaults {
-  /** Share of commits whose answer is lost. */
+  /** Share of commits, and of statements that commit by themselves, whose answer is lost. */
   lostCommitAnswers: number
   /** Share of statements that take long. */
   slowStatements: number
@@ -397,10 +402,13 @@ export class SimConnection {
     const { scheduler } = database
     const outcome = this.outcome ?? {}
     this.running = undefined
+    const commits = /^commit/i.test(text) || (!this.inTransaction && writes(text))
     if (/^(begin|start transaction)/i.test(text)) this.inTransaction = true
     if (/^(commit|rollback)/i.test(text)) this.inTransaction = false
-    if (/^commit/i.test(text) && scheduler.random.chance(database.faults.lostCommitAnswers)) {
-      scheduler.note(`${node.name}: the answer to a commit is lost`)
+    if (commits && scheduler.random.chance(database.faults.lostCommitAnswers)) {
+      scheduler.note(
+        `${node.name}: the answer to ${/^commit/i.test(text) ? 'a commit' : 'what commits by itself'} is lost`,
+      )
       await this.#break()
       return
     }

@@ -76,6 +76,8 @@ export const profiles = {
     'cloud-slow',
   ],
   cloud: ['cloud-answers-lost', 'cloud-answers-lost', 'cloud-refuses', 'cloud-slow', 'cloud-full', 'kill-provider'],
+  // Creates under way while their holders die, and those who take over are refused.
+  doubts: ['cloud-slow', 'cloud-answers-lost', 'cloud-refuses', 'kill-provider'],
   partitions: [
     'database-cut-past-lease',
     'database-cut-past-lease',
@@ -86,6 +88,7 @@ export const profiles = {
   ],
   hints: ['wake-ups-lost', 'wake-ups-lost', 'wake-ups-lost', 'cloud-slow'],
   watches: ['watcher-cut', 'watcher-cut', 'database-slow', 'database-slow', 'kill-hub', 'wake-ups-lost'],
+  lists: ['watcher-cut', 'watcher-cut', 'database-slow'],
 } as const satisfies Readonly<Record<string, readonly FaultKind[]>>
 export type Profile = keyof typeof profiles
 export const profileNames = Object.keys(profiles) as readonly Profile[]

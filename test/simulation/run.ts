@@ -152,6 +152,8 @@ class Seed {
   /** Draws what is ordered, what is released meanwhile, and what goes wrong. */
   #plan(untilMs: number): void {
     const { random } = this.#scheduler
+    // Only a crowd of faults and releases at once finds what comes of creates in doubt.
+    const crowded = this.#profile === 'doubts'
     const hosts = 1 + random.int(this.#classes.includes('metal') ? 5 : 3)
     for (let number = 1; number <= hosts; number++) {
       const client = random.pick(this.#clients)
@@ -160,14 +162,18 @@ class Seed {
         random.between(0, untilMs * 0.6),
         () => {
           const ordered = client.order(`host-${number}`, machineClass)
-          if (random.chance(0.5))
-            this.#scheduler.schedule(random.between(0, untilMs * 0.6), () => client.release(ordered), 'world')
+          if (random.chance(crowded ? 0.9 : 0.5))
+            this.#scheduler.schedule(
+              random.between(0, untilMs * (crowded ? 0.3 : 0.6)),
+              () => client.release(ordered),
+              'world',
+            )
         },
         'world',
       )
     }
     const kinds = [1, 2, 3, 4].map(() => random.pick<FaultKind>(profiles[this.#profile]))
-    const faults = 2 + random.int(9)
+    const faults = (crowded ? 10 : 2) + random.int(9)
     for (let number = 0; number < faults; number++) {
       const kind = random.pick(kinds)
       this.#scheduler.schedule(

@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
 import { create } from '@bufbuild/protobuf'
 import { ClaimedSchema, DesiredChangedSchema, ItemRefSchema } from '@slipway/proto/provider/v1'
-import { inStatement, inTransaction } from '../store/database.js'
+import { inStatement } from '../store/database.js'
 import type { MachineRequestRow } from '../store/tables.js'
 import {
   claimDueItems,
@@ -9,7 +9,6 @@ import {
   takeChangedWishes,
   takeHeldItems,
   takenUpLookMs,
-  takeUpRequests,
   type ClaimedItem,
   type ItemDetails,
 } from '../store/work-items.js'
@@ -113,17 +112,10 @@ export class Dispatcher {
   async #tellAnew(): Promise<void> {
     const ids = [...this.#doubtful].filter((id) => this.#registry.get(id) !== undefined)
     if (ids.length > 0) {
-      const { items, details } = await inTransaction(
-        this.#deps.db,
-        async (tx) => {
-          const held = await takeHeldItems(tx, ids)
-          const takenUp = await takeUpRequests(tx, idsOfRequests(held))
-          return { items: held, details: await loadItemDetails(tx, held, takenUp) }
-        },
-        'wish',
-      )
+      const { items, takenUp } = await inStatement(this.#deps.db, (db) => takeHeldItems(db, ids), 'wish')
+      const details = await loadItemDetails(this.#deps.db, items, takenUp)
       for (const item of items) this.#sendClaimed(item, details)
-      this.#followUp(items.length > 0)
+      this.#followUp(takenUp.length > 0)
     }
     this.#doubtful.clear()
   }
@@ -141,17 +133,9 @@ export class Dispatcher {
   async #tellChanges(providers: ReadonlySet<string>): Promise<void> {
     const sessions = this.#registry.sessionsOf(providers).filter((session) => session.holds)
     if (sessions.length === 0) return
-    const items = await inStatement(
-      this.#deps.db,
-      (db) =>
-        takeChangedWishes(
-          db,
-          sessions.map((session) => session.id),
-        ),
-      'wish',
-    )
+    const ids = sessions.map((session) => session.id)
+    const { items, takenUp } = await inStatement(this.#deps.db, (db) => takeChangedWishes(db, ids), 'wish')
     if (items.length === 0) return
-    const takenUp = await takeUpRequests(this.#deps.db, idsOfRequests(items))
     const details = await loadItemDetails(this.#deps.db, items, takenUp)
     for (const item of items) {
       const wish = this.#wish(item, details)
@@ -218,8 +202,4 @@ export class Dispatcher {
       publicUrl: config.publicUrl,
     }
   }
-}
-
-function idsOfRequests(items: readonly ClaimedItem[]): string[] {
-  return items.filter((item) => item.kind === 'MACHINE_REQUEST').map((item) => item.id)
 }

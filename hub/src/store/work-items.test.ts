@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import { v7 as uuid } from 'uuid'
 import { Rig } from '../../testing/reconcile-rig.js'
 import { settleItems, type SettledEntry } from './reports.js'
-import { claimDueItems, takeUpRequests, type ClaimedItem } from './work-items.js'
+import { claimDueItems, takeChangedWishes, takeHeldItems, type ClaimedItem } from './work-items.js'
 
 /** Hosts that are placed with one provider, whose requests nobody has claimed. */
 async function placed(t: Test, count: number) {
@@ -28,7 +28,7 @@ async function placed(t: Test, count: number) {
 }
 
 void t.test('a claim takes requests up, once', async (t) => {
-  const { rig, hosts, claim, settled } = await placed(t, 3)
+  const { rig, cloud, hosts, claim, settled } = await placed(t, 3)
   const { items, takenUp } = await claim(2)
   t.equal(items.length, 2)
   t.ok(items.every((item) => item.fence === 1 && item.attempt === 0))
@@ -43,7 +43,10 @@ void t.test('a claim takes requests up, once', async (t) => {
   t.strictSame(await claim(10), { items: [], takenUp: [] })
 
   const ids = items.map(({ id }) => id)
-  t.strictSame(await takeUpRequests(rig.db, ids), [], 'they are under way already')
+  const held = await takeHeldItems(rig.db, [cloud.sessionId])
+  t.equal(held.items.length, 3)
+  t.strictSame(held.takenUp, [], 'they are under way already')
+  t.strictSame(await takeChangedWishes(rig.db, [cloud.sessionId]), { items: [], takenUp: [] })
   await settleItems(
     rig.db,
     items.map((item) => settled(item)),

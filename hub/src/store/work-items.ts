@@ -1,5 +1,5 @@
-import { sql, type RawBuilder, type Selectable } from 'kysely'
-import type { Db, Tx } from './database.js'
+import { sql, type Selectable } from 'kysely'
+import type { Db } from './database.js'
 import { reviveRow } from './changes.js'
 import { hubCause, newEventId } from './events.js'
 import type { ItemKind, MachineRequestRow, MachineRow, Tables } from './tables.js'
@@ -76,20 +76,16 @@ export async function claimDueItems(db: Db, credits: readonly Credit[]): Promise
       from due
       join slots on slots.provider_id = due.provider_id and slots.place = due.place
       where work_items.provider_id = due.provider_id and work_items.id = due.id
-      returning work_items.provider_id, work_items.id, work_items.kind, work_items.session_id, work_items.fence, work_items.generation, work_items.attempt
-    ), ${takeUp(sql`select provider_id, id from claimed where kind = 'MACHINE_REQUEST'`)}
-    select c.provider_id as "claimProviderId", c.id as "claimId", c.kind as "claimKind", c.session_id as "claimSessionId", c.fence as "claimFence",
-           c.generation as "claimGeneration", c.attempt as "claimAttempt",
-           null::jsonb as request, null::bytea as "userDataSealed", null::bytea as "phoneHomeTokenSealed"
-    from claimed c
-    union all
-    select null, null, null, null, null, null, null, to_jsonb(taken), s.user_data_sealed, s.phone_home_token_sealed
-    from taken
-    left join machine_request_secrets s on s.provider_id = taken.provider_id and s.request_id = taken.id
+      returning ${claimColumns}
+    ), ${takenUpWith}
   `.execute(db)
+  return toClaims(result.rows)
+}
+
+function toClaims(rows: readonly ClaimRow[]): Claims {
   return {
-    items: result.rows.flatMap((row) => (row.request === null ? [toClaimedItem(row)] : [])),
-    takenUp: result.rows.flatMap((row) => (row.request === null ? [] : [toTakenUp(row)])),
+    items: rows.flatMap((row) => (row.request === null ? [toClaimedItem(row)] : [])),
+    takenUp: rows.flatMap((row) => (row.request === null ? [] : [toTakenUp(row)])),
   }
 }
 
@@ -128,70 +124,70 @@ function toClaimedItem(row: ClaimColumns): ClaimedItem {
   }
 }
 
-/**
- * Moves on those of these requests whose work is now taken up, by a claim or by telling the holder of a newer wish, says so in their timelines, and has their hosts looked at.
- *
- * @returns those that moved.
- */
-export async function takeUpRequests(db: Db, ids: readonly string[]): Promise<readonly TakenUpRequest[]> {
-  if (ids.length === 0) return []
-  const result = await sql<TakenUpColumns>`/* take-up-requests */
-    with ${takeUp(sql`select provider_id, id from work_items where id = any(${[...ids]}::uuid[]) and kind = 'MACHINE_REQUEST'`)}
-    select to_jsonb(taken) as request, s.user_data_sealed as "userDataSealed", s.phone_home_token_sealed as "phoneHomeTokenSealed"
-    from taken
-    left join machine_request_secrets s on s.provider_id = taken.provider_id and s.request_id = taken.id
-  `.execute(db)
-  return result.rows.map(toTakenUp)
-}
+const claimColumns = sql`
+  work_items.provider_id, work_items.id, work_items.kind, work_items.session_id, work_items.fence, work_items.generation, work_items.attempt`
 
-/** The parts of a statement that take up requests, given by their keys; `taken` are those that moved. */
-function takeUp(keys: RawBuilder<unknown>): RawBuilder<unknown> {
-  const removing = sql`operation = 'DEPROVISION'`
-  return sql`
-    taken as (
-      update machine_requests r
-      set state = case when ${removing} then 'DEPROVISIONING' else 'PROVISIONING' end
-      from (${keys}) k
-      where r.provider_id = k.provider_id and r.id = k.id
-        and case when ${removing} then r.state not in ('DEPROVISIONING', 'GONE') else r.state = 'PENDING' end
-      returning r.*
-    ), told as (
-      insert into events (event_id, subject, related, provider_id, organization_id, reason, message, severity, actor, request_id)
-      select ${newEventId}, 'machineRequests/' || name, array[host_name, 'providers/' || provider_name], provider_id, organization_id,
-             case when ${removing} then 'RequestDeprovisioning' else 'RequestClaimed' end,
-             provider_name || case when ${removing} then ' removes the machine' else ' makes the machine' end,
-             'INFO', ${hubCause.actor}, ${hubCause.requestId}
-      from taken
-    ), looked as (
-      insert into host_schedule (organization_id, host_id, due_at)
-      select organization_id, host_id, clock_timestamp() + ${takenUpLookMs} * interval '1 millisecond'
-      from (select distinct organization_id, host_id from taken) hosts
-      order by host_id
-      on conflict (organization_id, host_id) do update set due_at = excluded.due_at where host_schedule.due_at > excluded.due_at
-    )`
-}
+const removing = sql`operation = 'DEPROVISION'`
+
+/**
+ * The rest of a statement that begins with items that are told to their holders, as `claimed`, by a claim or because of a newer wish: moves on those of their requests whose
+ * work is taken up by that, says so in their timelines, and has their hosts looked at. Items are locked before requests, as everywhere.
+ */
+const takenUpWith = sql`
+  taken as (
+    update machine_requests r
+    set state = case when ${removing} then 'DEPROVISIONING' else 'PROVISIONING' end
+    from claimed k
+    where k.kind = 'MACHINE_REQUEST' and r.provider_id = k.provider_id and r.id = k.id
+      and case when ${removing} then r.state not in ('DEPROVISIONING', 'GONE') else r.state = 'PENDING' end
+    returning r.*
+  ), told as (
+    insert into events (event_id, subject, related, provider_id, organization_id, reason, message, severity, actor, request_id)
+    select ${newEventId}, 'machineRequests/' || name, array[host_name, 'providers/' || provider_name], provider_id, organization_id,
+           case when ${removing} then 'RequestDeprovisioning' else 'RequestClaimed' end,
+           provider_name || case when ${removing} then ' removes the machine' else ' makes the machine' end,
+           'INFO', ${hubCause.actor}, ${hubCause.requestId}
+    from taken
+  ), looked as (
+    insert into host_schedule (organization_id, host_id, due_at)
+    select organization_id, host_id, clock_timestamp() + ${takenUpLookMs} * interval '1 millisecond'
+    from (select distinct organization_id, host_id from taken) hosts
+    order by host_id
+    on conflict (organization_id, host_id) do update set due_at = excluded.due_at where host_schedule.due_at > excluded.due_at
+  )
+  select c.provider_id as "claimProviderId", c.id as "claimId", c.kind as "claimKind", c.session_id as "claimSessionId", c.fence as "claimFence",
+         c.generation as "claimGeneration", c.attempt as "claimAttempt",
+         null::jsonb as request, null::bytea as "userDataSealed", null::bytea as "phoneHomeTokenSealed"
+  from claimed c
+  union all
+  select null, null, null, null, null, null, null, to_jsonb(taken), s.user_data_sealed, s.phone_home_token_sealed
+  from taken
+  left join machine_request_secrets s on s.provider_id = taken.provider_id and s.request_id = taken.id`
 
 /** Takes note that holders are being told of newer wishes, and says of which. */
-export async function takeChangedWishes(db: Db, sessionIds: readonly string[]): Promise<ClaimedItem[]> {
-  if (sessionIds.length === 0) return []
-  const result = await sql<ClaimedItem>`/* take-changed-wishes */
-    update work_items
-    set sent_generation = generation
-    where session_id = any(${[...sessionIds]}::uuid[]) and generation > sent_generation
-    returning provider_id as "providerId", id, kind, session_id as "sessionId", fence, generation, attempt
+export async function takeChangedWishes(db: Db, sessionIds: readonly string[]): Promise<Claims> {
+  const result = await sql<ClaimRow>`/* take-changed-wishes */
+    with claimed as (
+      update work_items
+      set sent_generation = generation
+      where session_id = any(${[...sessionIds]}::uuid[]) and generation > sent_generation
+      returning ${claimColumns}
+    ), ${takenUpWith}
   `.execute(db)
-  return result.rows
+  return toClaims(result.rows)
 }
 
 /** Everything that sessions hold, with note taken that they are being told of it as it is now. */
-export async function takeHeldItems(tx: Tx, sessionIds: readonly string[]): Promise<ClaimedItem[]> {
-  const result = await sql<ClaimedItem>`
-    update work_items
-    set sent_generation = generation
-    where session_id = any(${[...sessionIds]}::uuid[])
-    returning provider_id as "providerId", id, kind, session_id as "sessionId", fence, generation, attempt
-  `.execute(tx)
-  return result.rows
+export async function takeHeldItems(db: Db, sessionIds: readonly string[]): Promise<Claims> {
+  const result = await sql<ClaimRow>`/* take-held-items */
+    with claimed as (
+      update work_items
+      set sent_generation = generation
+      where session_id = any(${[...sessionIds]}::uuid[])
+      returning ${claimColumns}
+    ), ${takenUpWith}
+  `.execute(db)
+  return toClaims(result.rows)
 }
 
 /** What a claim is about, as stored. */
