@@ -171,18 +171,6 @@ export const catalogue = [
     ],
   },
   {
-    name: 'inherited-doubt-forgotten',
-    profile: 'doubts',
-    what: 'That another instance left a create in doubt is forgotten with the first try that comes to nothing (I1, I2).',
-    changes: [
-      {
-        file: 'sdk/dist/provider/work-item.js',
-        find: 'inherited: this.inheritedDoubt }',
-        replace: 'inherited: undefined }',
-      },
-    ],
-  },
-  {
     name: 'wipe-does-not-wait',
     profile: 'doubts',
     what: 'A host is taken off a machine while its installation may still be under way: it lands behind the wipe, and the next host finds it (I7).',
