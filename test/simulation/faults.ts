@@ -76,8 +76,8 @@ export const profiles = {
     'cloud-slow',
   ],
   cloud: ['cloud-answers-lost', 'cloud-answers-lost', 'cloud-refuses', 'cloud-slow', 'cloud-full', 'kill-provider'],
-  // Creates under way while their holders die, and those who take over are refused.
-  doubts: ['cloud-slow', 'cloud-answers-lost', 'cloud-refuses', 'kill-provider'],
+  // Creates under way while their holders die, and answers that are lost.
+  doubts: ['cloud-slow', 'cloud-answers-lost', 'kill-provider'],
   partitions: [
     'database-cut-past-lease',
     'database-cut-past-lease',

@@ -5,13 +5,7 @@ import { makeError } from '../../domain/host/phases/attempt.js'
 import type { HostDecision, HostView } from '../../domain/host/record.js'
 import { inTransaction, type Tx } from '../../store/database.js'
 import { appendEvents, hubCause } from '../../store/events.js'
-import {
-  databaseNow,
-  lockHosts,
-  saveHosts,
-  seeNewHost,
-  type SeenHost,
-} from '../../store/host-reconcile.js'
+import { databaseNow, lockHosts, saveHosts, seeNewHost, type SeenHost } from '../../store/host-reconcile.js'
 import { cancelRequest, deleteSecrets, deprovisionRequest } from '../../store/host-requests.js'
 import { finishHosts, startSchedules, type NextLook, type TakenHost } from '../../store/host-schedule.js'
 import type { NewHostRow } from '../../store/hosts.js'

@@ -85,7 +85,10 @@ export class Placing {
     )
   }
 
-  #load({ class_spec: spec, placement }: Pick<HostRow, 'class_spec' | 'placement'>, explain: boolean): Promise<Candidate[]> {
+  #load(
+    { class_spec: spec, placement }: Pick<HostRow, 'class_spec' | 'placement'>,
+    explain: boolean,
+  ): Promise<Candidate[]> {
     const key = JSON.stringify([explain, spec, placement])
     const known = this.#candidates.get(key)
     if (known !== undefined) return known
