@@ -119,6 +119,7 @@ export class Gateway {
   /** Hands an item to a session, under a higher fence. */
   claim(item: Item, session: HubSession): void {
     const claimed = item.nextClaim()
+    item.holder = session.hello.instanceId
     this.rules.claimed(item.id, claimed.fence)
     session.send({ case: 'claimed', value: claimed })
   }
@@ -256,6 +257,7 @@ export class Gateway {
     const special = await this.welcome(hello)
     const session = new HubSession(this.sessions.length + 1, call, hello, fingerprint ?? '', transcript, waitMs)
     state.hub = session
+    this.#freeUnnamed(hello)
     const bound = hello.holds.filter(({ item, fence }) => this.items.get(item?.id ?? '')?.accepts(fence) === true)
     const usual = {
       protocolVersion: 1,
@@ -277,6 +279,14 @@ export class Gateway {
     this.sessions.push(session)
   }
 
+  /** What an instance held and does not name any more is free at once. */
+  #freeUnnamed({ instanceId, holds }: Hello): void {
+    const named = new Set(holds.map(({ item }) => item?.id))
+    for (const item of this.items.values()) {
+      if (item.held && item.holder === instanceId && !named.has(item.id)) item.free()
+    }
+  }
+
   #receive(session: HubSession, body: ProviderBody): void {
     if (body.case !== undefined)
       this.#options.transcript.message(
@@ -289,19 +299,21 @@ export class Gateway {
     session.heard.push({ atMs: performance.now(), body })
     this.onSaid(body, session)
     if (body.case === 'release') {
-      const item = this.items.get(body.value.item?.id ?? '')
-      if (item?.accepts(body.value.fence) === true) item.release(body.value)
+      const { item: ref, fence } = body.value
+      this.#inOrder(ref?.id ?? '', async () => {
+        const item = this.items.get(ref?.id ?? '')
+        if (item?.accepts(fence) === true) item.release(body.value)
+      })
     }
-    if (body.case === 'report') this.#queueAnswer(session, body.value)
+    if (body.case === 'report') this.#inOrder(body.value.item?.id ?? '', () => this.#answer(session, body.value))
   }
 
-  /** Reports of one item are answered in order; those of another do not wait for them. */
-  #queueAnswer(session: HubSession, report: Report): void {
-    const id = report.item?.id ?? ''
-    const before = this.#answering.get(id) ?? Promise.resolve()
+  /** What is said of one item is taken in order; that of another does not wait for it. */
+  #inOrder(itemId: string, take: () => Promise<void>): void {
+    const before = this.#answering.get(itemId) ?? Promise.resolve()
     this.#answering.set(
-      id,
-      before.then(() => this.#answer(session, report)),
+      itemId,
+      before.then(take).catch((error: unknown) => this.rules.breach(`the kit itself failed: ${String(error)}`)),
     )
   }
 

@@ -31,6 +31,8 @@ export class Item {
   attempt = 0
   /** Whether somebody holds it. */
   held = false
+  /** The instance that holds it, or did last. */
+  holder = ''
   /** Reports that were stored, in order. */
   readonly reports: Report[] = []
   readonly releases: Release[] = []
