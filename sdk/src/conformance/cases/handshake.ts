@@ -1,11 +1,10 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import * as x509 from '@peculiar/x509'
 import { ProviderKind } from '@slipway/proto/provider/v1'
 import type { Bench } from '../bench.js'
 import type { Case } from '../case.js'
 import { Gateway } from '../gateway/gateway.js'
-import { TestAuthority } from '../gateway/authority.js'
+import { keyOfSigningRequest, TestAuthority } from '../gateway/authority.js'
 import { Transcript } from '../transcript.js'
 import { expect, expectEqual } from '../until.js'
 import { opening } from './opening.js'
@@ -37,12 +36,7 @@ export const handshakeCases: readonly Case[] = [
     async run(bench) {
       await bench.instance()
       const der = bench.gateway.enrolments[0]?.csrDer ?? new Uint8Array()
-      const { publicKey } = new x509.Pkcs10CertificateRequest(new Uint8Array(der))
-      const { name, namedCurve, modulusLength } = publicKey.algorithm as {
-        name: string
-        namedCurve?: string
-        modulusLength?: number
-      }
+      const { name, namedCurve, modulusLength } = keyOfSigningRequest(der)
       const strong =
         name === 'Ed25519' || namedCurve === 'P-256' || namedCurve === 'P-384' || (modulusLength !== undefined && modulusLength >= 2048)
       expect(strong, `the key is ${name} ${namedCurve ?? modulusLength ?? ''}`)

@@ -108,6 +108,12 @@ export class TestAuthority {
   }
 }
 
+/** The algorithm of the key in a signing request. */
+export function keyOfSigningRequest(csrDer: Uint8Array) {
+  const { publicKey } = new x509.Pkcs10CertificateRequest(new Uint8Array(csrDer))
+  return publicKey.algorithm as { readonly name: string; readonly namedCurve?: string; readonly modulusLength?: number }
+}
+
 function makeKeys(): Promise<webcrypto.CryptoKeyPair> {
   return webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
 }
