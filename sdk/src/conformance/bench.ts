@@ -1,4 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { mkdtempSync, rmSync, mkdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,19 +10,31 @@ import {
   Presence,
   PowerState,
   ProviderMessageSchema,
+  type Configured,
   type Hello,
-  type InventoryMachine,
   type Report,
 } from '@slipway/proto/provider/v1'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Adapter, Description, FaultName, JsonObject, OrderSample, Settings, Thing, Truth, World } from './adapter.js'
+import type {
+  Adapter,
+  Description,
+  FaultName,
+  JsonObject,
+  OrderSample,
+  Planting,
+  Settings,
+  Thing,
+  Truth,
+  World,
+} from './adapter.js'
 import type { TestAuthority } from './gateway/authority.js'
 import { Gateway, type Verdict } from './gateway/gateway.js'
 import { Item } from './gateway/item.js'
 import type { HubSession } from './gateway/session.js'
 import { Instance, type StartOptions } from './instance.js'
+import { Orders } from './orders.js'
 import { Transcript } from './transcript.js'
-import { CaseFailure, expectEqual, until } from './until.js'
+import { CaseFailure, CaseSkipped, expectEqual, until } from './until.js'
 
 /** How a case wants its hub. */
 export interface BenchOptions {
@@ -62,9 +74,9 @@ export class Bench {
   /** Put into the provider data of every order, by a fault. */
   extraData: JsonObject = {}
   readonly #setup: BenchSetup
-  readonly #machineIds = new Map<string, string>()
-  readonly #allocated = new Set<string>()
-  #names = 0
+  readonly #orders = new Orders(this)
+  readonly #planted = new Set<string>()
+  #version = 1n
 
   private constructor(setup: BenchSetup) {
     this.#setup = setup
@@ -88,7 +100,10 @@ export class Bench {
     })
     bench.gateway.judge = (report, session) => bench.#judged(report, session)
     bench.gateway.onSaid = (body) => {
-      if (body.case !== undefined) bench.#lookForCanaries(`a ${body.case}`, () => JSON.stringify(toJson(ProviderMessageSchema, create(ProviderMessageSchema, { body }))))
+      if (body.case !== undefined)
+        bench.#lookForCanaries(`a ${body.case}`, () =>
+          JSON.stringify(toJson(ProviderMessageSchema, create(ProviderMessageSchema, { body }))),
+        )
     }
     bench.settings = await setup.adapter.setUp(bench.world)
     bench.gateway.configure = { version: 1n, ...configured(bench.settings) }
@@ -153,68 +168,69 @@ export class Bench {
       ...(injected.config !== undefined && { config: injected.config }),
       ...(injected.credentials !== undefined && { credentials: injected.credentials }),
     }
-    const version = (this.gateway.configure.version ?? 1n) + 1n
-    this.gateway.configure = { version, ...configured(this.settings) }
+    this.gateway.configure = { version: this.#nextVersion(), ...configured(this.settings) }
     for (const instance of this.instances) {
       const session = instance.current
-      session?.send({ case: 'configure', value: this.gateway.configure })
-      await session?.expect('configured', (said) => said.version === version)
+      if (session === undefined) continue
+      session.send({ case: 'configure', value: this.gateway.configure })
+      await session.expect('configured', ({ version }) => version === this.gateway.configure.version)
     }
   }
 
-  /** A new request for a machine that works, not claimed yet. */
-  async order(sample: OrderSample = this.description.order): Promise<Item> {
-    const machine = this.isStatic ? await this.#freeMachine() : undefined
-    const id = randomUUID()
-    const hex = randomBytes(4).toString('hex')
-    const userData = `canary-user-data-${randomBytes(12).toString('hex')}`
-    const phoneHomeToken = `canary-token-${randomBytes(12).toString('hex')}`
-    this.canaries.set(userData, 'the user-data')
-    this.canaries.set(phoneHomeToken, 'the phone-home token')
-    this.#names += 1
-    const hostname = `kit-${hex}`
-    return this.gateway.add(
-      new Item(
-        ItemKind.MACHINE_REQUEST,
-        {
-          operation: Operation.PROVISION,
-          presence: Presence.PRESENT,
-          spec: {
-            name: `kit-${hex}-${this.#names}`,
-            ownershipKey: `${this.gateway.hubId}/${id}`,
-            typeId: sample.typeId ?? '',
-            location: sample.location ?? '',
-            ...(sample.shape !== undefined && {
-              shape: { ...sample.shape, memoryMib: BigInt(sample.shape.memoryMib), diskGib: BigInt(sample.shape.diskGib) },
-            }),
-            providerData: { ...sample.providerData, ...this.extraData } as never,
-            bootstrap: { hostname, userData: `#cloud-config\n# ${userData}\n`, phoneHomeToken },
-            host: {
-              host: `workspaces/kit/hosts/${hostname}`,
-              hostUid: randomUUID(),
-              workspace: 'kit',
-              machineClass: 'kit',
-              labels: { purpose: 'conformance' },
-            },
-          },
-          ...(machine !== undefined && { machine }),
-        },
-        id,
-      ),
+  /** Makes things appear behind the provider's back, under a key that is not one of the case's own orders. @returns their ids. */
+  async plant(planting: Planting): Promise<readonly string[]> {
+    this.transcript.add(
+      'kit',
+      `plants ${planting.count ?? 1} × ${planting.name} under ${planting.ownershipKey || 'no key'}`,
     )
+    this.#planted.add(planting.ownershipKey)
+    return (await this.adapter.plant?.(this.world, planting)) ?? []
+  }
+
+  /** Makes a thing disappear behind the provider's back. */
+  async vanish(externalId: string): Promise<void> {
+    this.transcript.add('kit', `makes ${externalId} vanish`)
+    await this.adapter.vanish?.(this.world, externalId)
+  }
+
+  /** Sends other settings to an instance, and gives its answer. Those that it accepts are the settings from here on. */
+  async configure(instance: Instance, settings: Settings): Promise<Configured> {
+    const session = await instance.ready()
+    const configure = { version: this.#nextVersion(), ...configured(settings) }
+    this.#keepSecret('a credential', settings.credentials)
+    session.send({ case: 'configure', value: configure })
+    const answer = await session.expect(
+      'configured',
+      ({ version }) => version === configure.version,
+      `an answer to version ${configure.version} of the settings`,
+    )
+    if (answer.ok) {
+      this.settings = { ...this.settings, ...settings }
+      this.gateway.configure = configure
+    }
+    return answer
+  }
+
+  /** Calls that changed something so far. @throws CaseSkipped where the adapter cannot tell. */
+  async writes(): Promise<number> {
+    const { writes } = await this.truth()
+    if (writes === undefined) throw new CaseSkipped('the adapter does not count what is written')
+    return writes
+  }
+
+  /** A new request for a machine that works, not claimed yet. */
+  order(sample: OrderSample = this.description.order): Promise<Item> {
+    return this.#orders.request(sample)
   }
 
   /** A static machine as an item of its own, with nothing wished of it yet but to be verified. */
-  async machine(externalId?: string): Promise<Item> {
-    const machine = externalId === undefined ? await this.#freeMachine() : this.#wireMachine({ externalId })
-    return this.gateway.add(
-      new Item(ItemKind.MACHINE, { operation: Operation.VERIFY, presence: Presence.PRESENT, machine }, machine.machineId),
-    )
+  machine(externalId?: string): Promise<Item> {
+    return this.#orders.machine(externalId)
   }
 
   /** The machine that a request is to be put on, as an item of its own. */
-  async machineOf(request: Item): Promise<Item> {
-    return this.machine(request.desired.machine?.externalId ?? '')
+  machineOf(request: Item): Promise<Item> {
+    return this.#orders.machine(request.desired.machine?.externalId ?? '')
   }
 
   /** Acts as a hub does until the wish of an item is met: hands it out, and again after each release. @throws CaseFailure where the provider gives it up. */
@@ -287,8 +303,11 @@ export class Bench {
         breaches.push(`${process.name} ended by itself with ${process.ending}: ${process.output.slice(-500)}`)
     }
     for (const { process } of this.instances) if (process.running) await process.kill()
-    for (const { process } of this.instances) this.#lookForCanaries(`the output of ${process.name}`, () => process.output)
-    breaches.push(...(await this.#truthBreaches().catch((error: unknown) => [`the ground truth cannot be read: ${String(error)}`])))
+    for (const { process } of this.instances)
+      this.#lookForCanaries(`the output of ${process.name}`, () => process.output)
+    breaches.push(
+      ...(await this.#truthBreaches().catch((error: unknown) => [`the ground truth cannot be read: ${String(error)}`])),
+    )
     for (const { wire } of this.instances) wire.end()
     this.gateway.close()
     await this.adapter.tearDown?.(this.world)
@@ -296,9 +315,15 @@ export class Bench {
     return [...this.gateway.rules.breaches, ...breaches]
   }
 
+  #nextVersion(): bigint {
+    this.#version += 1n
+    return this.#version
+  }
+
   async #handOut(item: Item, instances: readonly Instance[]): Promise<void> {
     const last = item.releases.at(-1)
-    if (last?.fence === item.fence && last.outcome.case === 'retryAfter') await delay(Math.min(10_000, durationMs(last.outcome.value)))
+    if (last?.fence === item.fence && last.outcome.case === 'retryAfter')
+      await delay(Math.min(10_000, durationMs(last.outcome.value)))
     for (const instance of instances) {
       const session = instance.current
       if (session === undefined || (session.all('ready').at(-1)?.capacity ?? 0) === 0) continue
@@ -321,47 +346,35 @@ export class Bench {
     const { rules } = this.gateway
     if (report.completed?.operation === Operation.PROVISION) {
       const externalId = report.observed?.externalId || item.observed.externalId
-      if (servers.length !== 1) rules.breach(`PROVISION was called complete while ${servers.length} servers exist under its key`)
+      if (servers.length !== 1)
+        rules.breach(`PROVISION was called complete while ${servers.length} servers exist under its key`)
       else if (!this.isStatic && servers[0]?.externalId !== externalId)
-        rules.breach(`PROVISION was called complete with the external id "${externalId}"; it is ${servers[0]?.externalId}`)
+        rules.breach(
+          `PROVISION was called complete with the external id "${externalId}"; it is ${servers[0]?.externalId}`,
+        )
     }
     if (report.completed?.operation === Operation.DEPROVISION) {
       const left = await this.owned(item)
       if (left.length > 0)
-        rules.breach(`DEPROVISION was called complete while ${left.map(({ kind, externalId }) => `${kind} ${externalId}`).join(', ')} exist`)
+        rules.breach(
+          `DEPROVISION was called complete while ${left.map(({ kind, externalId }) => `${kind} ${externalId}`).join(', ')} exist`,
+        )
     }
   }
 
   async #truthBreaches(): Promise<string[]> {
     if (this.instances.length === 0) return []
     const { maxLive = {}, violations = [] } = await this.truth()
-    const twice = Object.entries(maxLive).filter(([key, most]) => key.startsWith(`${this.gateway.hubId}/`) && most > 1)
+    const twice = Object.entries(maxLive).filter(
+      ([key, most]) => key.startsWith(`${this.gateway.hubId}/`) && most > 1 && !this.#planted.has(key),
+    )
     return [...twice.map(([key, most]) => `${most} servers lived at once under ${key}`), ...violations]
-  }
-
-  async #freeMachine(): Promise<ReturnType<Bench['wireMachine']>> {
-    const found = await this.until('a machine in the inventory that is free', async () => {
-      const busy = new Set((await this.truth()).things.filter(({ ownershipKey }) => ownershipKey !== '').map(({ externalId }) => externalId))
-      const listed = this.instances.flatMap(({ sessions }) => sessions.flatMap((session) => session.all('inventory')))
-      return listed.flatMap(({ machines }) => machines).find(({ externalId }) => !busy.has(externalId) && !this.#allocated.has(externalId))
-    })
-    return this.wireMachine(found)
-  }
-
-  wireMachine({ externalId, providerData }: Pick<InventoryMachine, 'externalId' | 'providerData'>) {
-    this.#allocated.add(externalId)
-    return this.#wireMachine({ externalId, ...(providerData !== undefined && { providerData }) })
-  }
-
-  #wireMachine({ externalId, providerData }: { readonly externalId: string; readonly providerData?: InventoryMachine['providerData'] }) {
-    const machineId = this.#machineIds.get(externalId) ?? randomUUID()
-    this.#machineIds.set(externalId, machineId)
-    return { machineId, externalId, ...(providerData !== undefined && { providerData }) }
   }
 
   #keepSecret(what: string, value: unknown): void {
     if (typeof value === 'string' && value.length >= 8) this.canaries.set(value, what)
-    else if (typeof value === 'object' && value !== null) for (const inner of Object.values(value)) this.#keepSecret(what, inner)
+    else if (typeof value === 'object' && value !== null)
+      for (const inner of Object.values(value)) this.#keepSecret(what, inner)
   }
 
   #lookForCanaries(where: string, text: () => string): void {
@@ -377,4 +390,3 @@ function configured({ config, credentials }: Settings) {
     ...(credentials !== undefined && { credentials: credentials as never }),
   }
 }
-

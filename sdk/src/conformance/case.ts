@@ -30,9 +30,10 @@ export interface Case {
 }
 
 /** The library that shows a process another time of day. */
-export const faketimeLibrary = ['/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1', '/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1'].find(
-  (path) => existsSync(path),
-)
+export const faketimeLibrary = [
+  '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1',
+  '/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1',
+].find((path) => existsSync(path))
 
 /** Why a case cannot tell anything of this provider; undefined: it can. */
 export function whySkipped({ needs = {} }: Case, description: Description, hello: Hello): string | undefined {

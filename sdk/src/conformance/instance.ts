@@ -106,7 +106,9 @@ export class Instance {
 
   #alive(): true {
     if (this.process.running || this.process.mayEnd) return true
-    throw new Error(`${this.process.name} has ended by itself: ${this.process.ending}\n${this.process.output.slice(-2_000)}`)
+    throw new Error(
+      `${this.process.name} has ended by itself: ${this.process.ending}\n${this.process.output.slice(-2_000)}`,
+    )
   }
 
   #spawn(joinToken: string | null, env: Readonly<Record<string, string>>): ProviderProcess {

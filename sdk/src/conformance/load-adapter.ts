@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import type { Adapter, Description, Injected, Settings, Truth } from './adapter.js'
+import type { Adapter, Description, Settings, Truth } from './adapter.js'
 
 /** An adapter that cannot be used, with what to do about it. */
 export class AdapterError extends Error {
@@ -33,7 +33,7 @@ export function executableAdapter(file: string): Adapter {
     describe: async () => (await call('describe', {})) as Description,
     setUp: async (world) => (await call('set-up', { world })) as Settings,
     list: async (world) => (await call('list', { world })) as Truth,
-    inject: async (world, fault) => ((await call('inject', { world, fault })) ?? {}) as Injected,
+    inject: async (world, fault) => (await call('inject', { world, fault })) ?? {},
     plant: async (world, planting) => (await call('plant', { world, planting })) as readonly string[],
     vanish: async (world, externalId) => void (await call('vanish', { world, externalId })),
     tearDown: async (world) => void (await call('tear-down', { world })),
@@ -51,7 +51,8 @@ async function callProgram(file: string, verb: string, parameters: object): Prom
   const timer = setTimeout(() => child.kill('SIGKILL'), callTimeoutMs)
   try {
     const [code] = (await once(child, 'close')) as [number | null]
-    if (code !== 0) throw new AdapterError(`${file} ${verb} ended with ${code ?? 'a signal'}: ${errors.trim().slice(-500)}`)
+    if (code !== 0)
+      throw new AdapterError(`${file} ${verb} ended with ${code ?? 'a signal'}: ${errors.trim().slice(-500)}`)
     return output.trim() === '' ? undefined : (JSON.parse(output) as unknown)
   } catch (error) {
     if (error instanceof AdapterError) throw error

@@ -60,7 +60,11 @@ export async function main(argv: readonly string[], print: (text: string) => voi
   })
   if (flags.tap !== undefined) writeFileSync(flags.tap, toTap(results))
   if (flags.junit !== undefined) writeFileSync(flags.junit, toJunit(results, `conformance.${description.family}`))
-  print([describeProvider(hello, description), describeSkips(results), describeCounts(results)].filter((part) => part !== '').join('\n'))
+  print(
+    [describeProvider(hello, description), describeSkips(results), describeCounts(results)]
+      .filter((part) => part !== '')
+      .join('\n'),
+  )
   return results.some(({ outcome }) => outcome === 'failed') ? exitFailure : exitOk
 }
 
@@ -82,7 +86,10 @@ function parse(argv: readonly string[]): { readonly flags: Flags; readonly comma
     .option('--transcripts <folder>', 'writes what was said and done in each case there')
     .option('--jobs <n>', 'cases at once, where the adapter keeps them apart', wholeNumber, 4)
     .option('--wait <seconds>', 'how long to wait for anything that must happen', wholeNumber, 60)
-    .addHelpText('after', '\nExit codes: 0 nothing failed, 1 something failed, 2 called wrongly. The last line is `N passed, N failed, N skipped`.')
+    .addHelpText(
+      'after',
+      '\nExit codes: 0 nothing failed, 1 something failed, 2 called wrongly. The last line is `N passed, N failed, N skipped`.',
+    )
     .allowExcessArguments(false)
     .exitOverride()
   try {

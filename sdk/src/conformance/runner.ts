@@ -104,7 +104,9 @@ async function runCase(
     () => undefined,
     (error: unknown) => error ?? new Error('something was thrown that says nothing'),
   )
-  const output = bench.instances.map(({ process }) => `--- last output of ${process.name} ---\n${process.output.slice(-4_000)}`)
+  const output = bench.instances.map(
+    ({ process }) => `--- last output of ${process.name} ---\n${process.output.slice(-4_000)}`,
+  )
   const breaches = await bench.close().catch((error: unknown) => [`the case could not be ended: ${String(error)}`])
   const done = {
     id,
@@ -112,7 +114,8 @@ async function runCase(
     durationMs: performance.now() - startedAtMs,
     transcript: [bench.transcript.toText(), ...output].join('\n'),
   }
-  if (thrown instanceof CaseSkipped && breaches.length === 0) return { ...done, outcome: 'skipped', reason: thrown.message }
+  if (thrown instanceof CaseSkipped && breaches.length === 0)
+    return { ...done, outcome: 'skipped', reason: thrown.message }
   const reasons = [...(thrown === undefined ? [] : [messageOf(thrown)]), ...new Set(breaches)]
   return reasons.length === 0
     ? { ...done, outcome: 'passed' }

@@ -33,7 +33,9 @@ export class Transcript {
     const shown = this.lines.slice(-last)
     const left = this.lines.length - shown.length
     const head = left > 0 ? [`(${left} earlier lines left out)`] : []
-    return [...head, ...shown.map(({ atMs, who, what }) => `${String(atMs).padStart(7)} ms  ${who}: ${what}`)].join('\n')
+    return [...head, ...shown.map(({ atMs, who, what }) => `${String(atMs).padStart(7)} ms  ${who}: ${what}`)].join(
+      '\n',
+    )
   }
 }
 

@@ -44,5 +44,7 @@ export function expectEqual(actual: unknown, expected: unknown, what: string): v
 /** A value for people. */
 export function show(value: unknown): string {
   if (typeof value === 'bigint') return String(value)
-  return JSON.stringify(value, (_key, inner: unknown) => (typeof inner === 'bigint' ? String(inner) : inner)) ?? 'nothing'
+  return (
+    JSON.stringify(value, (_key, inner: unknown) => (typeof inner === 'bigint' ? String(inner) : inner)) ?? 'nothing'
+  )
 }

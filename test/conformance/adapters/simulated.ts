@@ -1,9 +1,19 @@
-import { execFileSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { readLines, readWorld } from '@slipway/provider-simulated/ledger'
-import type { Adapter, Description, FaultName, Injected, JsonObject, Thing, Truth, World } from '@slipway/sdk/conformance'
+import type {
+  Adapter,
+  Description,
+  FaultName,
+  Injected,
+  JsonObject,
+  Thing,
+  Truth,
+  World,
+} from '@slipway/sdk/conformance'
 
 // The ground truth of simulated machines is their ledger, which the provider itself never reads back.
 
@@ -46,7 +56,11 @@ const cloudDescription: Description = {
   order: { typeId: 'sim-small', location: 'sim-east', providerData: { image: 'debian-13' } },
   badOrders: [
     { title: 'a type that does not exist', order: { typeId: 'sim-none', location: 'sim-east' }, field: 'spec.type_id' },
-    { title: 'a location that does not exist', order: { typeId: 'sim-small', location: 'nowhere' }, field: 'spec.location' },
+    {
+      title: 'a location that does not exist',
+      order: { typeId: 'sim-small', location: 'nowhere' },
+      field: 'spec.location',
+    },
     {
       title: 'an image that does not exist',
       order: { typeId: 'sim-small', location: 'sim-east', providerData: { image: 'plan9' } },
@@ -85,7 +99,11 @@ const rackDescription: Description = {
   verbs: ['inject', 'vanish'],
   order: { providerData: { image: 'debian-13' } },
   badOrders: [
-    { title: 'an image that does not exist', order: { providerData: { image: 'plan9' } }, field: 'spec.provider_data.image' },
+    {
+      title: 'an image that does not exist',
+      order: { providerData: { image: 'plan9' } },
+      field: 'spec.provider_data.image',
+    },
     { title: 'a misspelt key', order: { providerData: { imgae: 'debian-13' } }, field: 'spec.provider_data.imgae' },
   ],
   badConfig: { models: [] },
@@ -143,11 +161,13 @@ function adapterOf(description: Description, config: JsonObject): Adapter {
     setUp: (world) => ({ config, credentials, args: ['--world', folderOf(world)] }),
     list: (world) => (existsSync(join(folderOf(world), 'ledger.jsonl')) ? truthOf(folderOf(world)) : emptyTruth),
     inject: (world, fault) => inject(world, fault, config),
-    plant: (world, { name, ownershipKey, count = 1 }) =>
-      run('plant', '--world', folderOf(world), '--name', name, '--ownership-key', ownershipKey, '--count', String(count))
-        .trim()
-        .split('\n'),
-    vanish: (world, externalId) => void run('vanish', '--world', folderOf(world), externalId),
+    plant: async (world, { name, ownershipKey, count = 1 }) => {
+      const order = ['--name', name, '--ownership-key', ownershipKey, '--count', String(count)]
+      return (await run('plant', '--world', folderOf(world), ...order)).trim().split('\n')
+    },
+    vanish: async (world, externalId) => {
+      await run('vanish', '--world', folderOf(world), externalId)
+    },
   }
 }
 
@@ -226,7 +246,9 @@ function inject(world: World, fault: FaultName, config: JsonObject): Injected {
       return {
         config: {
           ...config,
-          simulate: Object.fromEntries(serials.map((serial) => [serial, fault === 'clean-fails' ? 'wipe-fail' : 'verify-fail'])),
+          simulate: Object.fromEntries(
+            serials.map((serial) => [serial, fault === 'clean-fails' ? 'wipe-fail' : 'verify-fail']),
+          ),
         },
       }
     case 'rate-limited':
@@ -254,6 +276,8 @@ function callsOf(dir: string): number {
   return existsSync(folder) ? readdirSync(folder).reduce((sum, file) => sum + statSync(join(folder, file)).size, 0) : 0
 }
 
-function run(...args: string[]): string {
-  return execFileSync(process.execPath, [simulatedProgram, ...args], { encoding: 'utf8' })
+async function run(...args: string[]): Promise<string> {
+  // Not waited for in the kit's one thread: other cases are under way.
+  const { stdout } = await promisify(execFile)(process.execPath, [simulatedProgram, ...args])
+  return stdout
 }

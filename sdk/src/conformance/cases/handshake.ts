@@ -38,7 +38,10 @@ export const handshakeCases: readonly Case[] = [
       const der = bench.gateway.enrolments[0]?.csrDer ?? new Uint8Array()
       const { name, namedCurve, modulusLength } = keyOfSigningRequest(der)
       const strong =
-        name === 'Ed25519' || namedCurve === 'P-256' || namedCurve === 'P-384' || (modulusLength !== undefined && modulusLength >= 2048)
+        name === 'Ed25519' ||
+        namedCurve === 'P-256' ||
+        namedCurve === 'P-384' ||
+        (modulusLength !== undefined && modulusLength >= 2048)
       expect(strong, `the key is ${name} ${namedCurve ?? modulusLength ?? ''}`)
     },
   },
@@ -232,7 +235,10 @@ export const handshakeCases: readonly Case[] = [
       const instance = await bench.instance()
       const first = await instance.ready()
       await bench.until('the certificate to be renewed', () => bench.gateway.renewals.length > 0)
-      const hash = (der: Uint8Array | undefined) => createHash('sha256').update(der ?? '').digest('hex')
+      const hash = (der: Uint8Array | undefined) =>
+        createHash('sha256')
+          .update(der ?? '')
+          .digest('hex')
       expect(
         hash(bench.gateway.renewals[0]?.csrDer) !== hash(bench.gateway.enrolments[0]?.csrDer),
         'the signing request of the renewal is that of the enrolment',

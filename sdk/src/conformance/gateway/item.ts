@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { create, type MessageInitShape } from '@bufbuild/protobuf'
+import type { ItemKind } from '@slipway/proto/provider/v1'
 import {
   DesiredSchema,
-  ItemKind,
   ObservedSchema,
   Presence,
   type Claimed,
@@ -40,7 +40,12 @@ export class Item {
   constructor(kind: ItemKind, desired: DesiredInit, id: string = randomUUID()) {
     this.id = id
     this.kind = kind
-    this.desired = create(DesiredSchema, { generation: 1n, operationGeneration: 1n, presence: Presence.PRESENT, ...desired })
+    this.desired = create(DesiredSchema, {
+      generation: 1n,
+      operationGeneration: 1n,
+      presence: Presence.PRESENT,
+      ...desired,
+    })
   }
 
   get ref() {

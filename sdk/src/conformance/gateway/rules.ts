@@ -1,5 +1,11 @@
 import { createValidator } from '@bufbuild/protovalidate'
-import { SessionRequestSchema, type Inventory, type Release, type Report, type SessionRequest } from '@slipway/proto/provider/v1'
+import {
+  SessionRequestSchema,
+  type Inventory,
+  type Release,
+  type Report,
+  type SessionRequest,
+} from '@slipway/proto/provider/v1'
 import type { HubSession, ProviderBody } from './session.js'
 
 const validator = createValidator()
@@ -50,16 +56,22 @@ export class Rules {
   #report(session: HubSession, { sequence, item, fence }: Report): void {
     const expected = (this.#sequences.get(session) ?? 0n) + 1n
     if (sequence !== expected)
-      this.#breach(session, `a report has sequence ${sequence} where ${expected} follows: sequences rise by one, from 1`)
+      this.#breach(
+        session,
+        `a report has sequence ${sequence} where ${expected} follows: sequences rise by one, from 1`,
+      )
     this.#sequences.set(session, sequence)
     const claim = this.#claims.get(`${item?.id}@${fence}`)
-    if (claim === undefined) this.#breach(session, `a report is about ${item?.id} under fence ${fence}, which was never given`)
-    else if (claim.released) this.#breach(session, `a report came for ${item?.id} under fence ${fence} after its release`)
+    if (claim === undefined)
+      this.#breach(session, `a report is about ${item?.id} under fence ${fence}, which was never given`)
+    else if (claim.released)
+      this.#breach(session, `a report came for ${item?.id} under fence ${fence} after its release`)
   }
 
   #release(session: HubSession, { item, fence }: Release): void {
     const claim = this.#claims.get(`${item?.id}@${fence}`)
-    if (claim === undefined) this.#breach(session, `a release of ${item?.id} under fence ${fence}, which was never given`)
+    if (claim === undefined)
+      this.#breach(session, `a release of ${item?.id} under fence ${fence}, which was never given`)
     else claim.released = true
   }
 

@@ -8,11 +8,21 @@ export function toJunit(results: readonly CaseResult[], suiteName: string): stri
     themes.set(theme, [...(themes.get(theme) ?? []), result])
   }
   const suites = [...themes].map(([theme, own]) => suite(`${suiteName}.${theme}`, own))
-  return ['<?xml version="1.0" encoding="UTF-8"?>', `<testsuites ${counts(suiteName, results)}>`, ...suites, '</testsuites>', ''].join('\n')
+  return [
+    '<?xml version="1.0" encoding="UTF-8"?>',
+    `<testsuites ${counts(suiteName, results)}>`,
+    ...suites,
+    '</testsuites>',
+    '',
+  ].join('\n')
 }
 
 function suite(name: string, results: readonly CaseResult[]): string {
-  return [`  <testsuite ${counts(name, results)}>`, ...results.map((result) => testCase(name, result)), '  </testsuite>'].join('\n')
+  return [
+    `  <testsuite ${counts(name, results)}>`,
+    ...results.map((result) => testCase(name, result)),
+    '  </testsuite>',
+  ].join('\n')
 }
 
 function counts(name: string, results: readonly CaseResult[]): string {
@@ -33,12 +43,14 @@ function testCase(suiteName: string, { id, outcome, reason = '', durationMs, tra
 
 /** Text that XML 1.0 can hold: markup escaped, and control characters that it forbids left out. */
 function escape(text: string): string {
-  return text
-    // eslint-disable-next-line no-control-regex
-    .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, '')
-    .replaceAll('&', '&amp;')
-    .replaceAll('<', '&lt;')
-    .replaceAll('>', '&gt;')
-    .replaceAll('"', '&quot;')
-    .replaceAll('\n', '&#10;')
+  return (
+    text
+      // eslint-disable-next-line no-control-regex
+      .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, '')
+      .replaceAll('&', '&amp;')
+      .replaceAll('<', '&lt;')
+      .replaceAll('>', '&gt;')
+      .replaceAll('"', '&quot;')
+      .replaceAll('\n', '&#10;')
+  )
 }

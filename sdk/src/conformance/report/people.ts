@@ -12,7 +12,9 @@ export function describeResult({ id, outcome, reason, durationMs, rule, transcri
   if (outcome === 'passed') return line
   if (outcome === 'skipped') return `${line}  ${reason ?? ''}`
   const shown = transcript?.split('\n').slice(-transcriptLines) ?? []
-  return [line, `      rule: ${rule}`, `      why:  ${reason ?? ''}`, ...shown.map((text) => `      | ${text}`)].join('\n')
+  return [line, `      rule: ${rule}`, `      why:  ${reason ?? ''}`, ...shown.map((text) => `      | ${text}`)].join(
+    '\n',
+  )
 }
 
 /** What was tested, for the head of a report. */

@@ -13,7 +13,13 @@ function line({ id, outcome, reason = '' }: CaseResult, number: number): string 
 
 function diagnostics({ outcome, rule, reason = '', durationMs, transcript }: CaseResult): string[] {
   if (outcome === 'skipped') return []
-  const shown = outcome === 'failed' ? [['message', reason], ['transcript', transcript ?? '']] : []
+  const shown =
+    outcome === 'failed'
+      ? [
+          ['message', reason],
+          ['transcript', transcript ?? ''],
+        ]
+      : []
   return [
     '  ---',
     `  rule: ${JSON.stringify(rule)}`,
