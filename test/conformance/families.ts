@@ -5,20 +5,29 @@ import { simulatedFlags, simulatedProgram } from './adapters/simulated.js'
 const here = dirname(fileURLToPath(import.meta.url))
 
 /** What the kit needs to run against a provider of ours. */
-export interface Family {
+export interface Target {
+  readonly name: string
   /** The adapter's file. */
   readonly adapter: string
   /** What starts an instance. */
   readonly command: readonly string[]
 }
 
-export const families: Readonly<Record<string, Family>> = {
-  simulated: {
-    adapter: join(here, 'adapters/simulated.js'),
-    command: [process.execPath, simulatedProgram, '--kind', 'dynamic', ...simulatedFlags],
-  },
-  'simulated-static': {
-    adapter: join(here, 'adapters/simulated-static.js'),
-    command: [process.execPath, simulatedProgram, '--kind', 'static', ...simulatedFlags],
-  },
+const cloud: Target = {
+  name: 'simulated-cloud',
+  adapter: join(here, 'adapters/simulated.js'),
+  command: [process.execPath, simulatedProgram, '--kind', 'dynamic', ...simulatedFlags],
+}
+
+const rack: Target = {
+  name: 'simulated-rack',
+  adapter: join(here, 'adapters/simulated-rack.js'),
+  command: [process.execPath, simulatedProgram, '--kind', 'static', ...simulatedFlags],
+}
+
+/** What a name given to `npm run conformance` stands for. */
+export const families: Readonly<Record<string, readonly Target[]>> = {
+  simulated: [cloud, rack],
+  [cloud.name]: [cloud],
+  [rack.name]: [rack],
 }

@@ -29,7 +29,7 @@ import type {
 } from './adapter.js'
 import type { TestAuthority } from './gateway/authority.js'
 import { Gateway, type Verdict } from './gateway/gateway.js'
-import { Item } from './gateway/item.js'
+import type { Item } from './gateway/item.js'
 import type { HubSession } from './gateway/session.js'
 import { Instance, type StartOptions } from './instance.js'
 import { Orders } from './orders.js'

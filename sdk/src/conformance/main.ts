@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import type { Case } from './case.js'
 import { allCases } from './cases/index.js'
-import { loadAdapter } from './load-adapter.js'
+import { AdapterError, loadAdapter } from './load-adapter.js'
 import { describeCounts, describeProvider, describeResult, describeSkips } from './report/people.js'
 import { toJunit } from './report/junit.js'
 import { toTap } from './report/tap.js'
@@ -25,25 +25,37 @@ interface Flags {
   readonly wait: number
 }
 
-/** The whole of `slipway-conformance`. @returns the exit code. */
-export async function main(argv: readonly string[], print: (text: string) => void = console.log): Promise<number> {
+/** How a call of `slipway-conformance` ended. */
+export interface Ending {
+  readonly exitCode: number
+  /** Of the cases that were chosen; empty where none was run. */
+  readonly results: readonly CaseResult[]
+}
+
+/** The whole of `slipway-conformance`. @param print takes what is told to people. */
+export async function main(argv: readonly string[], print: (text: string) => void = console.log): Promise<Ending> {
   const called = parse(argv)
-  if (typeof called === 'number') return called
+  if (typeof called === 'number') return { exitCode: called, results: [] }
   const { flags, command } = called
   const cases = select(allCases, flags)
-  if (flags.list === true) {
-    for (const each of cases) print(`${each.id}${each.basic === true ? '  (basic)' : ''}\n    ${each.rule}`)
-    print(`${cases.length} cases`)
-    return exitOk
+  if (cases.length === 0) return wrong('no case has such a name; see --list')
+  if (flags.list === true) return list(cases, print)
+  if (command.length === 0 || flags.adapter === undefined)
+    return wrong('give --adapter FILE, and the command that starts a provider after --; see --help')
+  try {
+    return await run(flags, command, cases, print)
+  } catch (error) {
+    if (error instanceof AdapterError) return wrong(error.message)
+    throw error
   }
-  if (cases.length === 0) {
-    console.error('no case has such a name; see --list')
-    return exitUsage
-  }
-  if (command.length === 0 || flags.adapter === undefined) {
-    console.error('give --adapter FILE, and the command that starts a provider after --; see --help')
-    return exitUsage
-  }
+}
+
+async function run(
+  flags: Flags,
+  command: readonly string[],
+  cases: readonly Case[],
+  print: (text: string) => void,
+): Promise<Ending> {
   const adapter = await loadAdapter(flags.adapter)
   const description = await adapter.describe()
   const { hello, results } = await runConformance({
@@ -60,12 +72,20 @@ export async function main(argv: readonly string[], print: (text: string) => voi
   })
   if (flags.tap !== undefined) writeFileSync(flags.tap, toTap(results))
   if (flags.junit !== undefined) writeFileSync(flags.junit, toJunit(results, `conformance.${description.family}`))
-  print(
-    [describeProvider(hello, description), describeSkips(results), describeCounts(results)]
-      .filter((part) => part !== '')
-      .join('\n'),
-  )
-  return results.some(({ outcome }) => outcome === 'failed') ? exitFailure : exitOk
+  const parts = [describeProvider(hello, description), describeSkips(results), describeCounts(results)]
+  print(parts.filter((part) => part !== '').join('\n'))
+  return { exitCode: results.some(({ outcome }) => outcome === 'failed') ? exitFailure : exitOk, results }
+}
+
+function list(cases: readonly Case[], print: (text: string) => void): Ending {
+  for (const { id, rule, basic } of cases) print(`${id}${basic === true ? '  (basic)' : ''}\n    ${rule}`)
+  print(`${cases.length} cases`)
+  return { exitCode: exitOk, results: [] }
+}
+
+function wrong(what: string): Ending {
+  console.error(what)
+  return { exitCode: exitUsage, results: [] }
 }
 
 function parse(argv: readonly string[]): { readonly flags: Flags; readonly command: readonly string[] } | number {

@@ -10,24 +10,34 @@ export class CaseSkipped extends Error {
   override readonly name = 'CaseSkipped'
 }
 
+const lookPauseMs = 10
+/** What one look or one pause counts for at most: where the machine itself stands still, that is not the provider's doing. */
+const maxCountedMs = 250
+
 /**
  * Waits until `look` gives something other than undefined or false.
  *
- * @param timeoutMs how long at most. @throws CaseFailure that says what was waited for, or the signal's reason.
+ * @param timeoutMs how long at most, of time in which this process could run. @throws CaseFailure that says what was waited for.
  */
 export async function until<Value>(
   what: string,
   look: () => Value | undefined | false | Promise<Value | undefined | false>,
   timeoutMs: number,
-  signal?: AbortSignal,
 ): Promise<Value> {
-  const deadlineMs = performance.now() + timeoutMs
+  let waitedMs = 0
+  let atMs = performance.now()
+  const count = (): void => {
+    const nowMs = performance.now()
+    waitedMs += Math.min(nowMs - atMs, maxCountedMs)
+    atMs = nowMs
+  }
   for (;;) {
-    signal?.throwIfAborted()
     const value = await look()
     if (value !== undefined && value !== false) return value
-    if (performance.now() > deadlineMs) throw new CaseFailure(`waited ${Math.round(timeoutMs)} ms in vain for ${what}`)
-    await delay(10)
+    count()
+    if (waitedMs > timeoutMs) throw new CaseFailure(`waited ${Math.round(timeoutMs)} ms in vain for ${what}`)
+    await delay(lookPauseMs)
+    count()
   }
 }
 

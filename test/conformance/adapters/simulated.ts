@@ -123,6 +123,7 @@ const rackDescription: Description = {
 
 const commonConfig: JsonObject = {
   answerTimeoutMs: 300,
+  actionTimeoutMs: 8_000,
   rateLimit: { limit: rateLimit, windowMs: rateWindowMs },
   bootDuration: 50,
   powerDuration: { minMs: 50, maxMs: 150 },

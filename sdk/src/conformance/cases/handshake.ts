@@ -230,7 +230,7 @@ export const handshakeCases: readonly Case[] = [
   {
     id: 'handshake/renews-its-certificate',
     rule: 'From half of its life on a certificate is renewed, for a fresh signing request, and the next session uses the new one.',
-    options: { certificateLifeMs: 12_000 },
+    options: { certificateLifeMs: 24_000 },
     async run(bench) {
       const instance = await bench.instance()
       const first = await instance.ready()
@@ -253,11 +253,11 @@ export const handshakeCases: readonly Case[] = [
   {
     id: 'handshake/lives-on-with-renewed-certificates',
     rule: 'A provider outlives its first certificate.',
-    options: { certificateLifeMs: 10_000 },
+    options: { certificateLifeMs: 20_000 },
     async run(bench) {
       const instance = await bench.instance()
       await instance.ready()
-      await delay(12_000)
+      await delay(22_000)
       const before = instance.sessions.at(-1)
       instance.wire.cut()
       await instance.ready(before)
