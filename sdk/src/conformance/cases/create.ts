@@ -4,6 +4,9 @@ import type { Verdict } from '../gateway/gateway.js'
 import { expect, expectEqual } from '../until.js'
 import { expectGone, expectStandstill, pause, reportNumber, strikeAt, untilItExists } from './moments.js'
 
+/** A request that nothing is known of but that it was tried before: something of it may exist. */
+const tried = { attempts: 1 }
+
 /** One order, one machine: what is made, what is said of it, and when. */
 export const createCases: readonly Case[] = [
   {
@@ -155,12 +158,12 @@ export const createCases: readonly Case[] = [
   },
   {
     id: 'create/adopts-what-no-report-tells-of',
-    rule: 'Where all reports were lost, the machine that carries the key is found and adopted, and no other is made.',
+    rule: 'Where all reports of an earlier try were lost, the machine that carries the key is found and adopted, and no other is made.',
     basic: true,
     async run(bench) {
       const { item, instance } = await bench.provisioned()
       const { externalId } = await bench.server(item)
-      item.forget()
+      item.forget(tried)
       await instance.claim(item)
       await bench.drive(item)
       expectEqual((await bench.server(item)).externalId, externalId, 'the machine')
@@ -173,7 +176,7 @@ export const createCases: readonly Case[] = [
     async run(bench) {
       const { item } = await bench.provisioned()
       const { externalId } = await bench.server(item)
-      item.forget()
+      item.forget(tried)
       const other = await bench.instance()
       await other.claim(item)
       await bench.drive(item, [other])
@@ -266,7 +269,7 @@ export const createCases: readonly Case[] = [
   },
   {
     id: 'create/goes-on-with-a-wish-that-came-at-once',
-    rule: 'A wish that changes before the first report is answered is met, too.',
+    rule: 'A holder that is told of a new wish before its first report is answered meets it under the same claim.',
     async run(bench) {
       const instance = await bench.instance()
       const item = await bench.order()
@@ -279,6 +282,7 @@ export const createCases: readonly Case[] = [
       await reached()
       await bench.drive(item)
       expectEqual(item.settledAt, 2n, 'the generation at which it was settled')
+      expectEqual(item.fence, 1n, 'the fence under which it was settled')
       await bench.server(item)
     },
   },

@@ -62,7 +62,7 @@ export const deleteCases: readonly Case[] = [
       await bench.deprovision(item)
       await instance.claim(item)
       await bench.drive(item)
-      item.forget()
+      item.forget({ attempts: 1 })
       await instance.claim(item)
       await bench.drive(item)
       await expectEnd(bench, item)
@@ -73,9 +73,7 @@ export const deleteCases: readonly Case[] = [
     rule: 'A machine whose reports were lost, of a request that was tried before, is found by its key and removed.',
     async run(bench) {
       const { item } = await bench.provisioned()
-      item.forget()
-      // At the first try of a request that nothing is known of, a provider may take it that nothing was made.
-      item.attempt = 1
+      item.forget({ attempts: 1 })
       item.wish(gone)
       await bench.drive(item)
       await expectEnd(bench, item)

@@ -132,8 +132,12 @@ export class Item {
     return this.reports.filter(({ completed }) => completed?.operation === operation).length
   }
 
-  /** Forgets all that was reported, as if it had never arrived. */
-  forget(): void {
+  /**
+   * Forgets all that was reported, as if it had never arrived, but for how often it was tried: at the first try of a request of which nothing is known a provider may
+   * take it that nothing exists.
+   */
+  forget({ attempts }: { readonly attempts: number }): void {
+    this.attempt = attempts
     this.observed = create(ObservedSchema)
     this.steps = []
   }

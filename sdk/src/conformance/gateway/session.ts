@@ -24,6 +24,9 @@ export interface Heard {
   readonly body: ProviderBody
 }
 
+/** What each heartbeat may take, beyond the patience of the run: intervals of some seconds are usual. */
+const beatPatienceMs = 5_000
+
 /** One stream of a provider, as a hub sees it. */
 export class HubSession {
   readonly number: number
@@ -101,7 +104,7 @@ export class HubSession {
     await until(
       `${count} more heartbeats`,
       () => this.all('heartbeat').length >= before + count || !this.open,
-      this.#waitMs,
+      this.#waitMs + count * beatPatienceMs,
     )
   }
 
