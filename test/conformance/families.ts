@@ -1,5 +1,6 @@
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { findPython, pythonAdapter, pythonCommand, pythonNeeds } from './python.js'
 import { simulatedFlags, simulatedProgram } from './adapters/simulated.js'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -25,9 +26,21 @@ const rack: Target = {
   command: [process.execPath, simulatedProgram, '--kind', 'static', ...simulatedFlags],
 }
 
-/** What a name given to `npm run conformance` stands for. */
-export const families: Readonly<Record<string, readonly Target[]>> = {
-  simulated: [cloud, rack],
-  [cloud.name]: [cloud],
-  [rack.name]: [rack],
+/** What cannot be run here, and what is missing for it. */
+export class Unsupported extends Error {
+  override readonly name = 'Unsupported'
+}
+
+function python(): readonly Target[] {
+  const program = findPython()
+  if (program === undefined) throw new Unsupported(`the provider in Python cannot be run here: install ${pythonNeeds}`)
+  return [{ name: 'python', adapter: pythonAdapter, command: pythonCommand(program) }]
+}
+
+/** What a name given to `npm run conformance` stands for. @throws Unsupported where it cannot be run here. */
+export const families: Readonly<Record<string, () => readonly Target[]>> = {
+  simulated: () => [cloud, rack],
+  [cloud.name]: () => [cloud],
+  [rack.name]: () => [rack],
+  python,
 }

@@ -1,6 +1,6 @@
 import { parse } from 'node:path'
 import { describeCounts, main, type CaseResult } from '@slipway/sdk/conformance'
-import { families } from './families.js'
+import { families, Unsupported } from './families.js'
 
 // `npm run conformance -- FAMILY [options of the kit]`: the kit against a provider of this repository.
 
@@ -17,13 +17,14 @@ function optionsFor(name: string, options: readonly string[]): string[] {
 }
 
 async function runAll(name: string, options: readonly string[]): Promise<number> {
-  const targets = families[name]
-  if (targets === undefined) {
+  const find = families[name]
+  if (find === undefined) {
     console.error(
       `give a family first, one of ${Object.keys(families).join(', ')}; then options of slipway-conformance`,
     )
     return 2
   }
+  const targets = find()
   const all: CaseResult[] = []
   let exitCode = 0
   for (const target of targets) {
@@ -38,4 +39,10 @@ async function runAll(name: string, options: readonly string[]): Promise<number>
 }
 
 const [name = '', ...options] = process.argv.slice(2)
-process.exit(await runAll(name, options))
+try {
+  process.exit(await runAll(name, options))
+} catch (error) {
+  if (!(error instanceof Unsupported)) throw error
+  console.error(error.message)
+  process.exit(2)
+}

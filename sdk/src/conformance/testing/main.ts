@@ -6,7 +6,6 @@ import { loadIdentity, saveIdentity, type Identity } from '../../internal/identi
 import { parseJoinToken } from '../../internal/join-token.js'
 import { Engine } from '../../provider/engine.js'
 import { makeLogger, serveEngine } from '../../provider/run.js'
-import type { AnyDefinition } from '../../provider/settings.js'
 import { defects, type Defect } from './defects.js'
 import { folderProvider } from './provider.js'
 import { dialBent } from './wire-defects.js'
@@ -32,7 +31,7 @@ async function identify(): Promise<Identity> {
 const identity = await identify()
 if (defect === 'leaves-its-key-open') chmodSync(join(stateDir, 'identity.json'), 0o644)
 const engine = new Engine({
-  definition: folderProvider(defect, stateDir) as unknown as AnyDefinition,
+  definition: folderProvider(defect, stateDir),
   gateway,
   identity: () => identity,
   instanceName,
