@@ -1,6 +1,8 @@
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { missingPackages } from '@slipway/provider-qemu/testing'
 import { findPython, pythonAdapter, pythonCommand, pythonNeeds } from './python.js'
+import { qemuProgram } from './adapters/qemu.js'
 import { simulatedFlags, simulatedProgram } from './adapters/simulated.js'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -37,10 +39,18 @@ function python(): readonly Target[] {
   return [{ name: 'python', adapter: pythonAdapter, command: pythonCommand(program) }]
 }
 
+function qemu(): readonly Target[] {
+  const missing = missingPackages()
+  if (missing.length > 0)
+    throw new Unsupported(`real machines cannot be run here: install the Debian packages ${missing.join(', ')}`)
+  return [{ name: 'qemu', adapter: join(here, 'adapters/qemu.js'), command: [process.execPath, qemuProgram] }]
+}
+
 /** What a name given to `npm run conformance` stands for. @throws Unsupported where it cannot be run here. */
 export const families: Readonly<Record<string, () => readonly Target[]>> = {
   simulated: () => [cloud, rack],
   [cloud.name]: () => [cloud],
   [rack.name]: () => [rack],
+  qemu,
   python,
 }
