@@ -9,6 +9,16 @@ CREATE_SECONDS = 0.2
 DELETE_SECONDS = 0.2
 
 
+def now():
+    """The time that this cloud goes by: one that nobody sets, and that all processes of the machine share."""
+    return time.monotonic()
+
+
+def is_running(machine):
+    """Whether a machine's creation has come to its end."""
+    return machine["runs_at"] <= now()
+
+
 class Cloud:
     """The API of the cloud, as far as the provider needs one."""
 
@@ -20,7 +30,7 @@ class Cloud:
         """Begins to make a machine, and gives its id."""
         self.count_write()
         machine = {"id": f"py-{uuid.uuid4().hex[:8]}", "name": name, "key": key, "labels": labels}
-        self.put({**machine, "runs_at": time.time() + CREATE_SECONDS})
+        self.put({**machine, "runs_at": now() + CREATE_SECONDS})
         return machine["id"]
 
     def remove(self, machine_id):
@@ -28,7 +38,7 @@ class Cloud:
         self.count_write()
         machine = self.get(machine_id)
         if machine is not None and "gone_at" not in machine:
-            self.put({**machine, "gone_at": time.time() + DELETE_SECONDS})
+            self.put({**machine, "gone_at": now() + DELETE_SECONDS})
 
     def get(self, machine_id):
         """One machine, or None."""
@@ -45,7 +55,7 @@ class Cloud:
             if file.endswith(".json"):
                 with open(os.path.join(self._directory, file), encoding="utf8") as text:
                     machines.append(json.load(text))
-        alive = [machine for machine in machines if machine.get("gone_at", float("inf")) > time.time()]
+        alive = [machine for machine in machines if machine.get("gone_at", float("inf")) > now()]
         return sorted(alive, key=lambda machine: machine["runs_at"])
 
     def put(self, machine):

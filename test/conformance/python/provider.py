@@ -16,7 +16,7 @@ import uuid
 import grpc
 from google.protobuf.json_format import MessageToDict
 
-from cloud import Cloud
+from cloud import Cloud, is_running
 from identity import Identity, enrol, renew
 from session import Session
 from slipway.provider.v1 import failure_pb2, inventory_pb2, session_pb2, work_pb2
@@ -401,7 +401,7 @@ class Provider:
             machine_id = machine["id"]
         known = work_pb2.Observed(external_id=machine_id, create_in_doubt=False)
         await self.report(claim, generation, observed=known)
-        while (machine := cloud.get(machine_id)) is not None and machine["runs_at"] > time.time():
+        while (machine := cloud.get(machine_id)) is not None and not is_running(machine):
             await asyncio.sleep(0.05)
             claim.check(generation)
         if machine is None:
