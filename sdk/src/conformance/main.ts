@@ -1,6 +1,7 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import type { Adapter } from './adapter.js'
 import type { Case } from './case.js'
 import { allCases } from './cases/index.js'
 import { AdapterError, loadAdapter } from './load-adapter.js'
@@ -13,8 +14,11 @@ const exitOk = 0
 const exitFailure = 1
 const exitUsage = 2
 
+/** Where an adapter is looked for that was not named. */
+const usualAdapters = ['conformance/adapter.js', 'dist/conformance/adapter.js', 'conformance/adapter']
+
 interface Flags {
-  readonly adapter: string
+  readonly adapter?: string
   readonly only?: readonly string[]
   readonly set: 'basic' | 'all'
   readonly list?: true
@@ -43,7 +47,7 @@ export async function main(argv: readonly string[], print: (text: string) => voi
   if (command.length === 0 || flags.adapter === undefined)
     return wrong('give --adapter FILE, and the command that starts a provider after --; see --help')
   try {
-    return await run(flags, command, cases, print)
+    return await run(await loadAdapter(flags.adapter), flags, command, cases, print)
   } catch (error) {
     if (error instanceof AdapterError) return wrong(error.message)
     throw error
@@ -51,12 +55,12 @@ export async function main(argv: readonly string[], print: (text: string) => voi
 }
 
 async function run(
+  adapter: Adapter,
   flags: Flags,
   command: readonly string[],
   cases: readonly Case[],
   print: (text: string) => void,
 ): Promise<Ending> {
-  const adapter = await loadAdapter(flags.adapter)
   const description = await adapter.describe()
   const { hello, results } = await runConformance({
     adapter,
@@ -92,12 +96,17 @@ function parse(argv: readonly string[]): { readonly flags: Flags; readonly comma
   const end = argv.indexOf('--')
   const own = end === -1 ? argv : argv.slice(0, end)
   const program = new Command('slipway-conformance')
-    .usage('--adapter FILE [options] -- COMMAND [ARGUMENT...]')
+    .usage('[options] -- COMMAND [ARGUMENT...]')
     .description(
       'Runs the conformance kit against a provider, over the protocol alone. COMMAND starts one instance of it; it is given SLIPWAY_GATEWAY, SLIPWAY_STATE_DIR,\n' +
         'SLIPWAY_INSTANCE_NAME and, for its first start, SLIPWAY_JOIN_TOKEN in its environment.',
     )
-    .option('--adapter <file>', "the author's adapter: an ES module, or an executable")
+    .addOption(
+      new Option('--adapter <file>', "the author's adapter: an ES module, or an executable").default(
+        usualAdapters.find((file) => existsSync(file)),
+        `whichever of ${usualAdapters.join(', ')} is there`,
+      ),
+    )
     .option('--only <id>', 'only this case, or this theme, or what a * stands for; may be repeated', collect)
     .addOption(new Option('--set <set>', 'which cases').choices(['basic', 'all']).default('all'))
     .option('--list', 'lists the cases and what they ask for, and runs none')
