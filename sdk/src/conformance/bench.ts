@@ -169,12 +169,8 @@ export class Bench {
       ...(injected.credentials !== undefined && { credentials: injected.credentials }),
     }
     this.gateway.configure = { version: this.#nextVersion(), ...configured(this.settings) }
-    for (const instance of this.instances) {
-      const session = instance.current
-      if (session === undefined) continue
-      session.send({ case: 'configure', value: this.gateway.configure })
-      await session.expect('configured', ({ version }) => version === this.gateway.configure.version)
-    }
+    for (const instance of this.instances)
+      if (instance.current !== undefined) await this.#tell(instance, this.gateway.configure)
   }
 
   /** Makes things appear behind the provider's back, under a key that is not one of the case's own orders. @returns their ids. */
@@ -195,15 +191,10 @@ export class Bench {
 
   /** Sends other settings to an instance, and gives its answer. Those that it accepts are the settings from here on. */
   async configure(instance: Instance, settings: Settings): Promise<Configured> {
-    const session = await instance.ready()
     const configure = { version: this.#nextVersion(), ...configured(settings) }
     this.#keepSecret('a credential', settings.credentials)
-    session.send({ case: 'configure', value: configure })
-    const answer = await session.expect(
-      'configured',
-      ({ version }) => version === configure.version,
-      `an answer to version ${configure.version} of the settings`,
-    )
+    await instance.ready()
+    const answer = await this.#tell(instance, configure)
     if (answer.ok) {
       this.settings = { ...this.settings, ...settings }
       this.gateway.configure = configure
@@ -313,6 +304,18 @@ export class Bench {
     await this.adapter.tearDown?.(this.world)
     rmSync(this.folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 })
     return [...this.gateway.rules.breaches, ...breaches]
+  }
+
+  /** Tells an instance of settings, on each stream that it opens meanwhile, until it answers. */
+  async #tell(instance: Instance, configure: Gateway['configure']): Promise<Configured> {
+    const { version } = configure
+    let told: HubSession | undefined
+    return this.until(`an answer to version ${version} of the settings`, () => {
+      const session = instance.current
+      if (session !== told) session?.send({ case: 'configure', value: configure })
+      told = session
+      return session?.all('configured').find((answer) => answer.version === version)
+    })
   }
 
   #nextVersion(): bigint {
