@@ -84,13 +84,11 @@ export const listingCases: readonly Case[] = [
       const planted = await bench.plant(planting)
       // That which is complete first may have begun before all were there.
       await untilListed(bench, session)
-      const { ids } = await untilListed(bench, session)
+      const { ids, listingId } = await untilListed(bench, session)
       const missing = planted.filter((id) => !ids.has(id))
       expectEqual(missing.length, 0, 'planted machines that a complete listing lacks')
-      const seen = session
-        .all('inventory')
-        .filter(({ listingId }) => listingId === listingsOf(session).at(-2)?.listingId)
-      const shown = seen.flatMap(({ resources }) => resources.map(({ externalId }) => externalId))
+      const parts = session.all('inventory').filter((part) => part.listingId === listingId)
+      const shown = parts.flatMap(({ resources }) => resources.map(({ externalId }) => externalId))
       expectEqual(new Set(shown).size, shown.length, 'different machines in one listing')
     },
   },
