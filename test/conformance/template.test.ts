@@ -52,7 +52,7 @@ void t.test('from nothing to a passing kit', (t) => {
     t.equal(status, 0, step, { output: output.slice(-4_000) })
     made ??= sourcesOf(folder)
     if (step.endsWith('conformance')) {
-      const [, passed, failed] = /\n(\d+) passed, (\d+) failed, \d+ skipped\s*$/.exec(output) ?? []
+      const [, passed, failed] = /\n(\d+) passed, (\d+) failed, \d+ skipped\n/.exec(output) ?? []
       t.equal(failed, '0')
       t.ok(Number(passed) > 200, `${passed} cases passed`)
     }
