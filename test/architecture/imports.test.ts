@@ -162,7 +162,7 @@ void t.test('imports go one way', async (t) => {
   await t.test('packages declare what they import', async (t) => {
     const undeclared = new Set<string>()
     for (const { from, to } of edges) {
-      const folder = /^(hub|sdk|test|providers\/[^/]+)\//.exec(from)?.[1]
+      const folder = /^(hub|sdk\/create-provider\/template|sdk|test|providers\/[^/]+)\//.exec(from)?.[1]
       if (folder === undefined || to.startsWith('node:') || to.includes('.ts')) continue
       const name = to.startsWith('@') ? to.split('/').slice(0, 2).join('/') : (to.split('/')[0] ?? to)
       const manifest = JSON.parse(readFileSync(join(root, folder, 'package.json'), 'utf8')) as Record<

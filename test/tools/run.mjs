@@ -111,7 +111,7 @@ else {
     'test/dist/integration',
     'test/dist/e2e',
     // What is drawn from seeds, or measures, runs once, on the axis where everything does.
-    ...(values.subset ? [] : ['test/dist/bench', 'test/dist/chaos', 'test/dist/simulation']),
+    ...(values.subset ? [] : ['test/dist/bench', 'test/dist/chaos', 'test/dist/conformance', 'test/dist/simulation']),
   ])
   const house = values.subset ? [] : glob(['test/dist/architecture'])
   const coverage =

@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { ProviderError } from '@slipway/sdk'
 import { errnoOf, fromSystemError } from './errors.js'
 import { missingProgram, runProgram, type Programs } from './programs.js'
@@ -23,11 +25,16 @@ export function lockedCommand(lockFile: string, waitMs: number, command: readonl
   ]
 }
 
-/** @returns whether anybody holds the lock. */
+/** @returns whether anybody holds the lock. Where its folder is gone nobody does. */
 export async function isLocked(programs: Programs, lockFile: string): Promise<boolean> {
   const args = lockedCommand(lockFile, 0, ['true'])
-  const { exitCode } = await runProgram(programs, 'flock', args, { expected: [lockConflictCode], timeoutMs: 5_000 })
-  return exitCode === lockConflictCode
+  try {
+    const { exitCode } = await runProgram(programs, 'flock', args, { expected: [lockConflictCode], timeoutMs: 5_000 })
+    return exitCode === lockConflictCode
+  } catch (error) {
+    if (existsSync(dirname(lockFile))) throw error
+    return false
+  }
 }
 
 /**

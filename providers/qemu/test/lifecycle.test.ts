@@ -5,7 +5,9 @@ import { connect, createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
 import { monitorSocketName } from '../src/command.js'
+import { isLocked } from '../src/locks.js'
 import { findProcesses, signalProcess } from '../src/process-table.js'
+import { defaultPrograms } from '../src/programs.js'
 import { QmpClient } from '../src/qmp.js'
 import { ensureGuest, type Guest } from '../testing/guest.js'
 import {
@@ -197,6 +199,17 @@ function accidents(guest: Guest): void {
       await machines.delete(order(2).ownershipKey, never)
       t.same(await findProcesses(directory), [])
       t.same(await machines.list(), [])
+    })
+
+    await t.test('a machine that two delete at once is gone for both', async (t) => {
+      const { ownershipKey } = order(7)
+      const another = await openMachines(directory, { images: { guest: guest.image } })
+      for (let round = 0; round < 5; round += 1) {
+        await machines.define(order(7))
+        await Promise.all([machines.delete(ownershipKey, never), another.delete(ownershipKey, never)])
+        t.same(await machines.list(), [])
+      }
+      t.equal(await isLocked(defaultPrograms, join(directory, 'sw-7.deleting', 'lock')), false)
     })
 
     await t.test('QEMU says why it cannot start', async (t) => {

@@ -102,6 +102,22 @@ void t.test('a host is provisioned on the allocated machine, and taken off it', 
   t.equal(rack.calls.length, 3)
 })
 
+void t.test('a host is taken off a machine that is not in the rack any more', async (t) => {
+  let isThere = true
+  const rack = await startRack(t, (rack) => ({
+    observe: () => Promise.resolve(isThere ? { externalId: machine.externalId, power: rack.power } : undefined),
+    power: () => Promise.reject(new ProviderError('INTERNAL', 'there is no such machine')),
+  }))
+  const item = rack.gateway.item().wish({ machine })
+  rack.session.send(item.claimed())
+  await settled(item)
+  isThere = false
+  rack.session.send(item.wish({ operation: Operation.DEPROVISION, presence: Presence.ABSENT }).claimed())
+  await settled(item)
+  t.equal(item.observed.presence, Presence.ABSENT, 'missing is success')
+  t.same(item.failures, [])
+})
+
 void t.test('a provider that can take a host off does so', async (t) => {
   const rack = await startRack(t, (rack) => ({
     deprovision: () => {

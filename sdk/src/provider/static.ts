@@ -57,6 +57,7 @@ async function deprovision(task: Task, definition: Definition, machine: StaticMa
   const port = portOf(task, definition, machine)
   const { item } = task
   const nothingToDo = task.completed || item.untouched
+  let power: ObservedInit = {}
   if (!nothingToDo) {
     const coveredAtMs = doubtEnd(item, definition)
     await takeOff(task, definition, machine)
@@ -70,11 +71,17 @@ async function deprovision(task: Task, definition: Definition, machine: StaticMa
     }
     item.doubts.clear()
     item.inheritedDoubt = undefined
-    const seen = await retryTransient(task.signal, port.observe)
-    if (seen?.power !== 'off') await run(task, 'power off', () => port.power?.('off'))
+    power = await powerOffIfThere(task, port)
   }
-  const power = nothingToDo ? {} : observedToProto({ power: 'off' })
   await task.complete({ ...power, presence: Presence.ABSENT, createInDoubt: false, generation: task.wish.generation })
+}
+
+/** A machine that was taken out of the rack has no power to switch, and must not keep its request from its end. @returns what its power is then, if it is there. */
+async function powerOffIfThere(task: Task, port: PowerPort): Promise<ObservedInit> {
+  const seen = await retryTransient(task.signal, port.observe)
+  if (seen === undefined) return {}
+  if (seen.power !== 'off') await run(task, 'power off', () => port.power?.('off'))
+  return observedToProto({ power: 'off' })
 }
 
 async function takeOff(task: Task, definition: Definition, machine: StaticMachine): Promise<void> {

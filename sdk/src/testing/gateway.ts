@@ -32,7 +32,7 @@ import {
   type WelcomeSchema,
 } from '@slipway/proto/provider/v1'
 import { gatewayServerName, methodCodec } from '../internal/grpc.js'
-import { TestAuthority } from './authority.js'
+import { TestAuthority } from '../conformance/gateway/authority.js'
 import { TestItem } from './item.js'
 import { until } from './until.js'
 

@@ -1,5 +1,5 @@
 // For tests and benchmarks that speak the protocol without the runtime, or that put the parts of a provider's process together in another way than `runProvider`.
-export { TestAuthority, type KeyAndCertificate } from './authority.js'
+export { TestAuthority, type KeyAndCertificate } from '../conformance/gateway/authority.js'
 export { enrol } from '../internal/enrol.js'
 export {
   callUnary,

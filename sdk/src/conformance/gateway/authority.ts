@@ -2,6 +2,9 @@ import './reflect-stub.js'
 import { createHash, randomBytes, webcrypto, X509Certificate } from 'node:crypto'
 import * as x509 from '@peculiar/x509'
 
+/** Wide enough for a provider whose clock is a day off. */
+const dayMs = 86_400_000
+
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
 
 /** A certificate with its key, PEM. */
@@ -27,8 +30,8 @@ export class TestAuthority {
     const certificate = await x509.X509CertificateGenerator.createSelfSigned({
       serialNumber: serialNumber(),
       name: `CN=${name}`,
-      notBefore: new Date(Date.now() - 60_000),
-      notAfter: new Date(Date.now() + 3_600_000),
+      notBefore: new Date(Date.now() - 2 * dayMs),
+      notAfter: new Date(Date.now() + 2 * dayMs),
       signingAlgorithm: algorithm,
       keys,
       extensions: [
@@ -47,7 +50,8 @@ export class TestAuthority {
 
   async serverCertificate(dnsName: string): Promise<KeyAndCertificate> {
     const keys = await makeKeys()
-    const certificate = await this.#issue(await publicKeyOf(keys), 'CN=hub', 3_600_000, [
+    const life = { notBefore: new Date(Date.now() - 2 * dayMs), notAfter: new Date(Date.now() + 2 * dayMs) }
+    const certificate = await this.#issue(await publicKeyOf(keys), 'CN=hub', life, [
       new x509.SubjectAlternativeNameExtension([{ type: 'dns', value: dnsName }]),
       new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
     ])
@@ -58,14 +62,20 @@ export class TestAuthority {
     }
   }
 
-  /** Signs a request as a hub does: its signature is checked, and only its key is used. */
+  /**
+   * Signs a request as a hub does: its signature is checked, and only its key is used.
+   *
+   * @param lifeMs from now to its end. @param fromMs when it begins, on this machine's clock; by default a second ago.
+   */
   async clientCertificate(
     csrDer: Uint8Array,
     lifeMs: number,
+    fromMs = Date.now() - 1_000,
   ): Promise<{ readonly der: Uint8Array; readonly notBefore: Date; readonly notAfter: Date }> {
     const csr = new x509.Pkcs10CertificateRequest(new Uint8Array(csrDer))
     if (!(await csr.verify())) throw new Error('the signature of the signing request is wrong')
-    const certificate = await this.#issue(csr.publicKey, 'CN=provider', lifeMs, [
+    const life = { notBefore: new Date(fromMs), notAfter: new Date(Date.now() + lifeMs) }
+    const certificate = await this.#issue(csr.publicKey, 'CN=provider', life, [
       new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.clientAuth]),
     ])
     return {
@@ -82,21 +92,26 @@ export class TestAuthority {
   #issue(
     publicKey: x509.PublicKey,
     subject: string,
-    lifeMs: number,
+    life: { readonly notBefore: Date; readonly notAfter: Date },
     extensions: x509.Extension[],
   ): Promise<x509.X509Certificate> {
     return x509.X509CertificateGenerator.create({
       serialNumber: serialNumber(),
       issuer: this.#certificate.subject,
       subject,
-      notBefore: new Date(Date.now() - 1_000),
-      notAfter: new Date(Date.now() + lifeMs),
+      ...life,
       signingAlgorithm: algorithm,
       publicKey,
       signingKey: this.#keys.privateKey,
       extensions,
     })
   }
+}
+
+/** The algorithm of the key in a signing request. */
+export function keyOfSigningRequest(csrDer: Uint8Array) {
+  const { publicKey } = new x509.Pkcs10CertificateRequest(new Uint8Array(csrDer))
+  return publicKey.algorithm as { readonly name: string; readonly namedCurve?: string; readonly modulusLength?: number }
 }
 
 function makeKeys(): Promise<webcrypto.CryptoKeyPair> {

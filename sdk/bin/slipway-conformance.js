@@ -1,0 +1,11 @@
+#!/usr/bin/env node
+import { existsSync } from 'node:fs'
+
+const program = new URL('../dist/conformance/main.js', import.meta.url)
+if (existsSync(program)) {
+  const { main } = await import(program.href)
+  process.exit((await main(process.argv.slice(2))).exitCode)
+} else {
+  console.error('slipway-conformance is not built yet: run `npm run build` first.')
+  process.exit(1)
+}

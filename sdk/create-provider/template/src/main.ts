@@ -1,0 +1,4 @@
+#!/usr/bin/env node
+import { provider } from './provider.js'
+
+await provider.serve()

@@ -1,0 +1,1 @@
+export { simulatedRackAdapter as default } from './simulated.js'
