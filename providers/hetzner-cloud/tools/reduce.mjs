@@ -1,18 +1,25 @@
-// What is done to a vendor's description before it may be kept: see describe.mjs. Pure functions.
+// What is done to the vendor's description before its structure may be kept: see describe.mjs.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parse } from 'yaml'
 
 const methods = ['get', 'post', 'put', 'delete']
 /** Words for people, and hints for documentation tools. */
 const prose = new Set(['description', 'example', 'examples', 'title', 'summary', 'deprecated', 'externalDocs'])
 /** Formats that are checked; the others say nothing that the type does not. */
 const formats = new Set(['date-time'])
+const fileName = 'hcloud-official-apievangelist.yml'
 
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)
 
+/** The vendor's description, a copy of https://docs.hetzner.cloud/cloud.spec.json brought to OpenAPI 3.0. @throws Error where the folder does not hold it. */
+export function readFull(folder) {
+  return parse(readFileSync(join(folder, fileName), 'utf8'))
+}
+
 /**
- * Brings the description to what the API has been since the date of each change, as the vendor's changelog tells it.
- *
- * - 2026-07-01: `datacenter` is gone from servers and primary IPs, in answers and in orders.
- * - 2026: `rebuild` takes user data.
+ * Brings the description to what the API has been since the vendor's change of 2026-07-01: `datacenter` is gone from servers and primary IPs,
+ * in answers and in orders.
  */
 export function amend(full) {
   const description = structuredClone(full)
@@ -26,52 +33,71 @@ export function amend(full) {
     Object.values(schema).forEach(drop)
   }
   drop(description)
-  const rebuild = description.paths['/servers/{id}/actions/rebuild'].post.requestBody.content['application/json']
-  const body = resolve(description, rebuild.schema)
-  body.properties.user_data ??= { type: 'string' }
   return description
 }
 
-/** The operations named (`GET /servers`), what they refer to, and nothing else, as OpenAPI 3.1. @throws Error for an operation that is not described. */
-export function reduce(description, operations) {
+/**
+ * The operations named (`GET /servers`) and nothing else, as OpenAPI 3.1. The vendor repeats every schema in full wherever it occurs: `schemas` says,
+ * for a name, where to find it, as `[operation, status, ...properties]`, and whatever equals it refers to it.
+ *
+ * @throws Error for an operation or a schema that is not described.
+ */
+export function reduce(description, operations, schemas = {}) {
   const paths = {}
   for (const operation of operations) {
     const [method = '', path = ''] = operation.split(' ')
     const described = description.paths[path]?.[method.toLowerCase()]
-    if (!methods.includes(method.toLowerCase()) || described === undefined) throw new Error(`${operation} is not described`)
+    if (!methods.includes(method.toLowerCase()) || !described) throw new Error(`${operation} is not described`)
     paths[path] ??= {}
-    paths[path][method.toLowerCase()] = operationOf(description.paths[path], described)
+    paths[path][method.toLowerCase()] = operationOf(described)
   }
-  const schemas = {}
-  const keep = (value) => {
-    if (Array.isArray(value)) value.forEach(keep)
-    if (!isObject(value)) return
-    const name = /^#\/components\/schemas\/(.+)$/.exec(value.$ref ?? '')?.[1]
-    if (name !== undefined && schemas[name] === undefined) {
-      schemas[name] = schemaOf(description.components.schemas[name])
-      keep(schemas[name])
-    }
-    Object.values(value).forEach(keep)
+  const info = {
+    title: 'Hetzner Cloud API: structure of the operations in use',
+    version: String(description.info.version),
   }
-  keep(paths)
-  const sorted = Object.fromEntries(Object.entries(schemas).sort(([a], [b]) => (a < b ? -1 : 1)))
-  const info = { title: 'Hetzner Cloud API, operations in use', version: String(description.info.version) }
-  return { openapi: '3.1.0', info, paths, components: { schemas: sorted } }
+  const reduced = { openapi: '3.1.0', info, paths, components: { schemas: {} } }
+  for (const [name, place] of Object.entries(schemas)) hoist(reduced, name, place)
+  return reduced
 }
 
-function operationOf(pathItem, { operationId, parameters = [], requestBody, responses }) {
-  const all = [...(pathItem.parameters ?? []), ...parameters]
+/** Makes a schema of its own of whatever equals the one in a place. Inner ones must come first. */
+function hoist(reduced, name, [operation, status, ...properties]) {
+  const [method, path] = operation.split(' ')
+  const { requestBody, responses } = reduced.paths[path][method.toLowerCase()]
+  const holder = status === 'request' ? requestBody : responses[status]
+  let schema = holder?.content['application/json'].schema
+  for (const property of properties) schema = property === '[]' ? schema?.items : schema?.properties?.[property]
+  if (schema === undefined) throw new Error(`schema ${name}: nothing at ${operation} ${status} ${properties.join('.')}`)
+  const plain = structuredClone(notNull(schema))
+  const same = JSON.stringify(plain)
+  const sameOrNull = JSON.stringify(orNull(structuredClone(plain)))
+  const ref = { $ref: `#/components/schemas/${name}` }
+  const replaced = (value) => {
+    if (Array.isArray(value)) return value.map(replaced)
+    if (!isObject(value)) return value
+    const text = JSON.stringify(value)
+    if (text === same) return ref
+    if (text === sameOrNull) return { anyOf: [ref, { type: 'null' }] }
+    return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, replaced(each)]))
+  }
+  reduced.paths = replaced(reduced.paths)
+  reduced.components.schemas = { ...replaced(reduced.components.schemas), [name]: plain }
+}
+
+function operationOf({ operationId, parameters = [], requestBody, responses }) {
   return {
     operationId,
-    ...(all.length > 0 && {
-      parameters: all.map(({ name, in: place, required = false, schema }) => {
+    ...(parameters.length > 0 && {
+      parameters: parameters.map(({ name, in: place, required = false, schema }) => {
         return { name, in: place, required, schema: schemaOf(schema) }
       }),
     }),
-    ...(requestBody !== undefined && { requestBody: { required: requestBody.required ?? false, ...contentOf(requestBody) } }),
+    ...(requestBody && { requestBody: { required: requestBody.required ?? false, ...contentOf(requestBody) } }),
     responses: Object.fromEntries(
-      // 4xx is how the vendor writes it, and 4XX what the standard asks for.
-      Object.entries(responses).map(([status, response]) => [status.toUpperCase(), { description: '', ...contentOf(response) }]),
+      Object.entries(responses).map(([status, response]) => {
+        // 4xx is how the vendor writes it, and 4XX what the standard asks for.
+        return [status.toUpperCase(), { description: '', ...contentOf(response) }]
+      }),
     ),
   }
 }
@@ -81,29 +107,40 @@ function contentOf({ content }) {
   return schema === undefined ? {} : { content: { 'application/json': { schema: schemaOf(schema) } } }
 }
 
-/** A schema without prose, and with the null of OpenAPI 3.1 in place of `nullable`. */
+/** A schema without prose, in a fixed order, and with the null of OpenAPI 3.1 in place of `nullable`. */
 export function schemaOf(schema) {
+  if (Array.isArray(schema)) return schema.map(schemaOf)
   if (!isObject(schema)) return schema
-  const { nullable, properties, items, allOf, anyOf, oneOf, additionalProperties, format, ...rest } = schema
-  const kept = Object.fromEntries(Object.entries(rest).filter(([key]) => !prose.has(key) && !key.startsWith('x-')))
+  const { nullable, properties, format, enum: values, required, ...rest } = schema
+  const kept = Object.entries(rest)
+    .filter(([key]) => !prose.has(key) && !key.startsWith('x-'))
+    .map(([key, value]) => [key, key === 'default' ? value : schemaOf(value)])
   const plain = {
-    ...kept,
+    ...Object.fromEntries(kept.sort(([a], [b]) => (a < b ? -1 : 1))),
+    ...(values && { enum: [...values] }),
     ...(formats.has(format) && { format }),
-    ...(properties && { properties: Object.fromEntries(Object.entries(properties).map(([name, each]) => [name, schemaOf(each)])) }),
-    ...(items && { items: schemaOf(items) }),
-    ...(allOf && { allOf: allOf.map(schemaOf) }),
-    ...(anyOf && { anyOf: anyOf.map(schemaOf) }),
-    ...(oneOf && { oneOf: oneOf.map(schemaOf) }),
-    ...(additionalProperties !== undefined && { additionalProperties: schemaOf(additionalProperties) }),
+    ...(properties && {
+      properties: Object.fromEntries(
+        Object.entries(properties)
+          .sort(([a], [b]) => (a < b ? -1 : 1))
+          .map(([name, each]) => [name, schemaOf(each)]),
+      ),
+    }),
+    ...(required && { required: [...required].sort() }),
   }
-  if (nullable !== true) return plain
-  const lone = allOf?.length === 1 && Object.keys(plain).length === 1 ? plain.allOf[0] : plain
-  if (typeof plain.type !== 'string') return { anyOf: [lone, { type: 'null' }] }
-  const orNull = plain.enum ? { enum: [...new Set([...plain.enum, null])] } : {}
-  return { ...plain, ...orNull, type: [plain.type, 'null'] }
+  return nullable === true ? orNull(plain) : plain
 }
 
-function resolve(description, schema) {
-  const name = /^#\/components\/schemas\/(.+)$/.exec(schema.$ref ?? '')?.[1]
-  return name === undefined ? schema : description.components.schemas[name]
+function orNull(schema) {
+  if (typeof schema.type !== 'string') return { anyOf: [schema, { type: 'null' }] }
+  return { ...schema, ...(schema.enum && { enum: [...schema.enum, null] }), type: [schema.type, 'null'] }
+}
+
+function notNull(schema) {
+  if (!Array.isArray(schema.type)) return schema
+  return {
+    ...schema,
+    ...(schema.enum && { enum: schema.enum.filter((value) => value !== null) }),
+    type: schema.type[0],
+  }
 }

@@ -8,7 +8,7 @@ export interface paths {
       path?: never
       cookie?: never
     }
-    get: operations['get_multiple_actions']
+    get: operations['get_actions']
     put?: never
     post?: never
     delete?: never
@@ -57,7 +57,7 @@ export interface paths {
       cookie?: never
     }
     get: operations['get_server']
-    put: operations['replace_server']
+    put: operations['update_server']
     post?: never
     delete: operations['delete_server']
     options?: never
@@ -72,7 +72,7 @@ export interface paths {
       path?: never
       cookie?: never
     }
-    get: operations['list_server_actions']
+    get: operations['list_servers_actions']
     put?: never
     post?: never
     delete?: never
@@ -88,7 +88,7 @@ export interface paths {
       path?: never
       cookie?: never
     }
-    get: operations['get_server_action']
+    get: operations['get_servers_action']
     put?: never
     post?: never
     delete?: never
@@ -104,7 +104,7 @@ export interface paths {
       path?: never
       cookie?: never
     }
-    get: operations['list_actions_for_server']
+    get: operations['list_server_actions']
     put?: never
     post?: never
     delete?: never
@@ -120,7 +120,7 @@ export interface paths {
       path?: never
       cookie?: never
     }
-    get: operations['get_action_for_server']
+    get: operations['get_server_action']
     put?: never
     post?: never
     delete?: never
@@ -138,7 +138,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['power_on_server']
+    post: operations['poweron_server']
     delete?: never
     options?: never
     head?: never
@@ -154,7 +154,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['power_off_server']
+    post: operations['poweroff_server']
     delete?: never
     options?: never
     head?: never
@@ -186,7 +186,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['soft_reboot_server']
+    post: operations['reboot_server']
     delete?: never
     options?: never
     head?: never
@@ -218,7 +218,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['rebuild_server_from_image']
+    post: operations['rebuild_server']
     delete?: never
     options?: never
     head?: never
@@ -234,7 +234,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['enable_rescue_mode_for_server']
+    post: operations['enable_server_rescue']
     delete?: never
     options?: never
     head?: never
@@ -250,7 +250,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['disable_rescue_mode_for_server']
+    post: operations['disable_server_rescue']
     delete?: never
     options?: never
     head?: never
@@ -266,7 +266,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['enable_and_configure_backups_for_server']
+    post: operations['enable_server_backup']
     delete?: never
     options?: never
     head?: never
@@ -282,7 +282,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['disable_backups_for_server']
+    post: operations['disable_server_backup']
     delete?: never
     options?: never
     head?: never
@@ -346,7 +346,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['create_image_from_server']
+    post: operations['create_server_image']
     delete?: never
     options?: never
     head?: never
@@ -378,7 +378,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['remove_from_placement_group']
+    post: operations['remove_server_from_placement_group']
     delete?: never
     options?: never
     head?: never
@@ -409,7 +409,7 @@ export interface paths {
       cookie?: never
     }
     get: operations['get_ssh_key']
-    put: operations['replace_ssh_key']
+    put: operations['update_ssh_key']
     post?: never
     delete: operations['delete_ssh_key']
     options?: never
@@ -441,7 +441,7 @@ export interface paths {
       cookie?: never
     }
     get: operations['get_network']
-    put: operations['replace_network']
+    put: operations['update_network']
     post?: never
     delete: operations['delete_network']
     options?: never
@@ -473,7 +473,7 @@ export interface paths {
       cookie?: never
     }
     get: operations['get_volume']
-    put: operations['replace_volume']
+    put: operations['update_volume']
     post?: never
     delete: operations['delete_volume']
     options?: never
@@ -505,7 +505,7 @@ export interface paths {
       cookie?: never
     }
     get: operations['get_primary_ip']
-    put: operations['replace_primary_ip']
+    put: operations['update_primary_ip']
     post?: never
     delete: operations['delete_primary_ip']
     options?: never
@@ -537,7 +537,7 @@ export interface paths {
       cookie?: never
     }
     get: operations['get_firewall']
-    put: operations['replace_firewall']
+    put: operations['update_firewall']
     post?: never
     delete: operations['delete_firewall']
     options?: never
@@ -554,7 +554,7 @@ export interface paths {
     }
     get: operations['list_placement_groups']
     put?: never
-    post: operations['create_placementgroup']
+    post: operations['create_placement_group']
     delete?: never
     options?: never
     head?: never
@@ -568,10 +568,10 @@ export interface paths {
       path?: never
       cookie?: never
     }
-    get: operations['get_placementgroup']
-    put: operations['replace_placementgroup']
+    get: operations['get_placement_group']
+    put: operations['update_placement_group']
     post?: never
-    delete: operations['delete_placementgroup']
+    delete: operations['delete_placement_group']
     options?: never
     head?: never
     patch?: never
@@ -586,7 +586,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['add_subnet_to_network']
+    post: operations['add_network_subnet']
     delete?: never
     options?: never
     head?: never
@@ -602,7 +602,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['delete_subnet_from_network']
+    post: operations['delete_network_subnet']
     delete?: never
     options?: never
     head?: never
@@ -634,7 +634,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['attach_volume_to_server']
+    post: operations['attach_volume']
     delete?: never
     options?: never
     head?: never
@@ -682,7 +682,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['assign_primary_ip_to_resource']
+    post: operations['assign_primary_ip']
     delete?: never
     options?: never
     head?: never
@@ -698,7 +698,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['unassign_primary_ip_from_resource']
+    post: operations['unassign_primary_ip']
     delete?: never
     options?: never
     head?: never
@@ -730,7 +730,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['apply_to_resources']
+    post: operations['apply_firewall_to_resources']
     delete?: never
     options?: never
     head?: never
@@ -746,7 +746,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['remove_from_resources']
+    post: operations['remove_firewall_from_resources']
     delete?: never
     options?: never
     head?: never
@@ -762,7 +762,7 @@ export interface paths {
     }
     get?: never
     put?: never
-    post: operations['set_rules']
+    post: operations['set_firewall_rules']
     delete?: never
     options?: never
     head?: never
@@ -872,7 +872,7 @@ export interface paths {
       path?: never
       cookie?: never
     }
-    get: operations['list_prices']
+    get: operations['get_pricing']
     put?: never
     post?: never
     delete?: never
@@ -901,174 +901,373 @@ export interface paths {
 export type webhooks = Record<string, never>
 export interface components {
   schemas: {
-    action: {
+    ErrorAnswer: {
+      error: {
+        code: string
+        details?: Record<string, never> | null
+        message: string
+      }
+    }
+    Meta: {
+      pagination: {
+        last_page: number | null
+        next_page: number | null
+        page: number
+        per_page: number
+        previous_page: number | null
+        total_entries: number | null
+      }
+    }
+    Labels: {
+      [key: string]: string
+    }
+    Deprecation: {
+      /** Format: date-time */
+      announced: string
+      /** Format: date-time */
+      unavailable_after: string
+    }
+    Price: {
+      gross: string
+      net: string
+    }
+    Protection: {
+      delete: boolean
+    }
+    Action: {
       command: string
-      error: components['schemas']['error'] | null
+      error: {
+        code: string
+        message: string
+      } | null
       /** Format: date-time */
       finished: string | null
       id: number
       progress: number
-      resources: components['schemas']['resource'][]
+      resources: {
+        id: number
+        type: string
+      }[]
       /** Format: date-time */
       started: string
       /** @enum {string} */
-      status: 'error' | 'running' | 'success'
+      status: 'running' | 'success' | 'error'
     }
-    add_server_to_placement_group_request: {
-      placement_group: number
+    Location: {
+      city: string
+      country: string
+      description: string
+      id: number
+      latitude: number
+      longitude: number
+      name: string
+      network_zone: string
     }
-    add_server_to_placement_group_response: {
-      action: components['schemas']['action']
+    ServerTypeLocation: {
+      available: boolean
+      deprecation: components['schemas']['Deprecation'] | null
+      id: number
+      name: string
+      recommended: boolean
     }
-    add_subnet_to_network_response: {
-      action: components['schemas']['action']
+    LocationPrice: {
+      included_traffic: number
+      location: string
+      price_hourly: components['schemas']['Price']
+      price_monthly: components['schemas']['Price']
+      price_per_tb_traffic: components['schemas']['Price']
     }
-    apply_to_resources_request: {
-      apply_to: components['schemas']['firewall_resource'][]
-    }
-    apply_to_resources_response: {
-      actions: components['schemas']['action'][]
-    }
-    /** @enum {string} */
-    architecture: 'arm' | 'x86'
-    assign_primary_ip_to_resource_request: {
-      assignee_id: number
+    ServerType: {
       /** @enum {string} */
-      assignee_type: 'server'
-    }
-    assign_primary_ip_to_resource_response: {
-      action: components['schemas']['action']
-    }
-    attach_server_to_network_request: {
-      alias_ips?: string[]
-      ip?: string
-      ip_range?: string
-      network: number
-    }
-    attach_server_to_network_response: {
-      action: components['schemas']['action']
-    }
-    attach_volume_to_server_request: {
-      automount?: boolean
-      server: number
-    }
-    attach_volume_to_server_response: {
-      action: components['schemas']['action']
-    }
-    change_network_protection_request: {
-      delete?: boolean
-    }
-    change_network_protection_response: {
-      action: components['schemas']['action']
-    }
-    change_primary_ip_protection_response: {
-      action: components['schemas']['action']
-    }
-    change_server_protection_request: {
-      delete?: boolean
-      rebuild?: boolean
-    }
-    change_server_protection_response: {
-      action: components['schemas']['action']
-    }
-    change_volume_protection_request: {
-      delete?: boolean
-    }
-    change_volume_protection_response: {
-      action: components['schemas']['action']
-    }
-    create_firewall_request: {
-      apply_to?: components['schemas']['firewall_resource'][]
-      labels?: components['schemas']['labels']
+      architecture: 'x86' | 'arm'
+      category?: string
+      cores: number
+      /** @enum {string} */
+      cpu_type: 'shared' | 'dedicated'
+      deprecated: boolean
+      deprecation?: components['schemas']['Deprecation'] | null
+      description: string
+      disk: number
+      id: number
+      locations: components['schemas']['ServerTypeLocation'][]
+      memory: number
       name: string
-      rules?: components['schemas']['rule'][]
+      prices: components['schemas']['LocationPrice'][]
+      /** @enum {string} */
+      storage_type: 'local' | 'network'
     }
-    create_firewall_response: {
-      actions?: components['schemas']['action'][]
-      firewall?: components['schemas']['firewall']
+    Image: {
+      /** @enum {string} */
+      architecture: 'x86' | 'arm'
+      bound_to: number | null
+      /** Format: date-time */
+      created: string
+      created_from: {
+        id: number
+        name: string
+      } | null
+      deleted: string | null
+      /** Format: date-time */
+      deprecated: string | null
+      description: string
+      disk_size: number
+      id: number
+      image_size: number | null
+      labels: components['schemas']['Labels']
+      name: string | null
+      /** @enum {string} */
+      os_flavor: 'ubuntu' | 'centos' | 'debian' | 'fedora' | 'rocky' | 'alma' | 'opensuse' | 'unknown'
+      os_version: string | null
+      protection: components['schemas']['Protection']
+      rapid_deploy?: boolean
+      /** @enum {string} */
+      status: 'available' | 'creating' | 'unavailable'
+      /** @enum {string} */
+      type: 'system' | 'app' | 'snapshot' | 'backup'
     }
-    create_image_from_server_request: {
-      description?: string
-      labels?: components['schemas']['labels']
-      /**
-       * @default snapshot
-       * @enum {string}
-       */
-      type?: 'backup' | 'snapshot'
+    Iso: {
+      /** @enum {string|null} */
+      architecture: 'x86' | 'arm' | null
+      deprecation: components['schemas']['Deprecation'] | null
+      description: string
+      id: number
+      name: string | null
+      /** @enum {string|null} */
+      type: 'public' | 'private' | null
     }
-    create_image_from_server_response: {
-      action?: components['schemas']['action']
-      image?: components['schemas']['image']
-    }
-    create_network_request: {
-      expose_routes_to_vswitch?: boolean
-      ip_range: string
-      labels?: components['schemas']['labels']
+    PlacementGroup: {
+      /** Format: date-time */
+      created: string
+      id: number
+      labels: components['schemas']['Labels']
       name: string
-      routes?: components['schemas']['route'][]
-      subnets?: components['schemas']['subnet'][]
-    }
-    create_network_response: {
-      network?: components['schemas']['network']
-    }
-    create_placementgroup_request: {
-      labels?: components['schemas']['labels']
-      name: string
+      servers: number[]
       /** @enum {string} */
       type: 'spread'
     }
-    create_placementgroup_response: {
-      action?: components['schemas']['action'] | null
-      placement_group: {
-        /** Format: date-time */
-        created: string
-        id: number
-        labels: components['schemas']['labels']
-        name: string
-        servers: number[]
+    PublicNet: {
+      firewalls?: {
+        id?: number
         /** @enum {string} */
-        type: 'spread'
-      }
+        status?: 'applied' | 'pending'
+      }[]
+      floating_ips: number[]
+      ipv4: {
+        blocked: boolean
+        dns_ptr: string
+        id?: number
+        ip: string
+      } | null
+      ipv6: {
+        blocked: boolean
+        dns_ptr:
+          | {
+              dns_ptr: string
+              ip: string
+            }[]
+          | null
+        id?: number
+        ip: string
+      } | null
     }
-    create_primary_ip_request: {
-      assignee_id?: number | null
+    PrivateNet: {
+      alias_ips?: string[]
+      ip?: string
+      mac_address?: string
+      network?: number
+    }
+    Server: {
+      backup_window: string | null
+      /** Format: date-time */
+      created: string
+      id: number
+      image: components['schemas']['Image'] | null
+      included_traffic: number | null
+      ingoing_traffic: number | null
+      iso: components['schemas']['Iso'] | null
+      labels: components['schemas']['Labels']
+      load_balancers?: number[]
+      location: components['schemas']['Location']
+      locked: boolean
+      name: string
+      outgoing_traffic: number | null
+      placement_group?: components['schemas']['PlacementGroup'] | null
+      primary_disk_size: number
+      private_net: components['schemas']['PrivateNet'][]
+      protection: {
+        delete: boolean
+        rebuild: boolean
+      }
+      public_net: components['schemas']['PublicNet']
+      rescue_enabled: boolean
+      server_type: components['schemas']['ServerType']
+      /** @enum {string} */
+      status:
+        | 'running'
+        | 'initializing'
+        | 'starting'
+        | 'stopping'
+        | 'off'
+        | 'deleting'
+        | 'migrating'
+        | 'rebuilding'
+        | 'unknown'
+      volumes?: number[]
+    }
+    SshKey: {
+      /** Format: date-time */
+      created: string
+      fingerprint: string
+      id: number
+      labels: components['schemas']['Labels']
+      name: string
+      public_key: string
+    }
+    Network: {
+      /** Format: date-time */
+      created: string
+      expose_routes_to_vswitch: boolean
+      id: number
+      ip_range: string
+      labels: components['schemas']['Labels']
+      load_balancers?: number[]
+      name: string
+      protection: components['schemas']['Protection']
+      routes: {
+        destination: string
+        gateway: string
+      }[]
+      servers: number[]
+      subnets: {
+        gateway: string
+        ip_range?: string
+        network_zone: string
+        /** @enum {string} */
+        type: 'cloud' | 'server' | 'vswitch'
+        vswitch_id?: number | null
+      }[]
+    }
+    Volume: {
+      /** Format: date-time */
+      created: string
+      format: string | null
+      id: number
+      labels: components['schemas']['Labels']
+      linux_device: string
+      location: components['schemas']['Location']
+      name: string
+      protection: components['schemas']['Protection']
+      server: number | null
+      size: number
+      /** @enum {string} */
+      status: 'available' | 'creating'
+    }
+    PrimaryIp: {
+      assignee_id: number | null
       /** @enum {string} */
       assignee_type: 'server'
       /** @default false */
-      auto_delete?: boolean
-      labels?: components['schemas']['labels']
-      location?: string
-      name: string
-      type: components['schemas']['ip_type']
-    }
-    create_primary_ip_response: {
-      action?: components['schemas']['action']
-      primary_ip: {
-        assignee_id: number | null
-        /** @enum {string} */
-        assignee_type: 'server'
-        /** @default false */
-        auto_delete: boolean
-        blocked: boolean
-        /** Format: date-time */
-        created: string
-        dns_ptr: components['schemas']['dns_ptr'][]
-        id: number
+      auto_delete: boolean
+      blocked: boolean
+      /** Format: date-time */
+      created: string
+      dns_ptr: {
+        dns_ptr: string
         ip: string
-        labels: components['schemas']['labels']
-        location: components['schemas']['location']
+      }[]
+      id: number
+      ip: string
+      labels: components['schemas']['Labels']
+      location: components['schemas']['Location']
+      name: string
+      protection: components['schemas']['Protection']
+      /** @enum {string} */
+      type: 'ipv4' | 'ipv6'
+    }
+    Firewall: {
+      applied_to: {
+        applied_to_resources?: {
+          server?: {
+            id: number
+          }
+          /** @enum {string} */
+          type?: 'server'
+        }[]
+        label_selector?: {
+          selector: string
+        }
+        server?: {
+          id: number
+        }
+        /** @enum {string} */
+        type: 'server' | 'label_selector'
+      }[]
+      /** Format: date-time */
+      created: string
+      id: number
+      labels?: components['schemas']['Labels']
+      name: string
+      rules: {
+        description?: string | null
+        destination_ips: string[]
+        /** @enum {string} */
+        direction: 'in' | 'out'
+        port: string | null
+        /** @enum {string} */
+        protocol: 'tcp' | 'udp' | 'icmp' | 'esp' | 'gre'
+        source_ips: string[]
+      }[]
+    }
+    Pricing: {
+      currency: string
+      floating_ip: {
+        price_monthly: components['schemas']['Price']
+      }
+      floating_ips: {
+        prices: {
+          location: string
+          price_monthly: components['schemas']['Price']
+        }[]
+        /** @enum {string} */
+        type: 'ipv4' | 'ipv6'
+      }[]
+      image: {
+        price_per_gb_month: components['schemas']['Price']
+      }
+      load_balancer_types: {
+        id: number
         name: string
-        protection: components['schemas']['protection']
-        type: components['schemas']['ip_type']
+        prices: components['schemas']['LocationPrice'][]
+      }[]
+      primary_ips: {
+        prices: {
+          location: string
+          price_hourly: components['schemas']['Price']
+          price_monthly: components['schemas']['Price']
+        }[]
+        /** @enum {string} */
+        type: 'ipv4' | 'ipv6'
+      }[]
+      server_backup: {
+        percentage: string
+      }
+      server_types: {
+        id: number
+        name: string
+        prices: components['schemas']['LocationPrice'][]
+      }[]
+      vat_rate: string
+      volume: {
+        price_per_gb_month: components['schemas']['Price']
       }
     }
-    create_server_request: {
+    ServerOrder: {
       automount?: boolean
       firewalls?: {
         firewall: number
       }[]
       image: string
-      labels?: components['schemas']['labels']
+      labels?: components['schemas']['Labels']
       location?: string
       name: string
       networks?: number[]
@@ -1088,682 +1287,14 @@ export interface components {
       user_data?: string
       volumes?: number[]
     }
-    create_server_response: {
-      action: components['schemas']['action']
-      next_actions: components['schemas']['action'][]
-      root_password: string | null
-      server: components['schemas']['server']
-    }
-    create_ssh_key_request: {
-      labels?: components['schemas']['labels']
-      name: string
-      public_key: string
-    }
-    create_ssh_key_response: {
-      ssh_key: components['schemas']['ssh_key']
-    }
-    create_volume_request: {
+    VolumeOrder: {
       automount?: boolean
       format?: string
-      labels?: components['schemas']['labels']
+      labels?: components['schemas']['Labels']
       location?: string
       name: string
       server?: number
       size: number
-    }
-    create_volume_response: {
-      action: components['schemas']['action']
-      next_actions: components['schemas']['action'][]
-      volume: components['schemas']['volume']
-    }
-    created_from: {
-      id: number
-      name: string
-    }
-    delete_server_response: {
-      action?: components['schemas']['action']
-    }
-    delete_subnet_from_network_request: {
-      ip_range: string
-    }
-    delete_subnet_from_network_response: {
-      action: components['schemas']['action']
-    }
-    deprecation_info: {
-      /** Format: date-time */
-      announced: string
-      /** Format: date-time */
-      unavailable_after: string
-    }
-    detach_server_from_network_request: {
-      network: number
-    }
-    detach_server_from_network_response: {
-      action: components['schemas']['action']
-    }
-    detach_volume_response: {
-      action: components['schemas']['action']
-    }
-    disable_backups_for_server_response: {
-      action: components['schemas']['action']
-    }
-    disable_rescue_mode_for_server_response: {
-      action: components['schemas']['action']
-    }
-    dns_ptr: {
-      dns_ptr: string
-      ip: string
-    }
-    enable_and_configure_backups_for_server_response: {
-      action: components['schemas']['action']
-    }
-    enable_rescue_mode_for_server_request: {
-      ssh_keys?: number[]
-      /**
-       * @default linux64
-       * @enum {string}
-       */
-      type?: 'linux64'
-    }
-    enable_rescue_mode_for_server_response: {
-      action?: components['schemas']['action']
-      root_password?: string
-    }
-    error: {
-      code: string
-      message: string
-    }
-    error_response: {
-      error: {
-        code: string
-        details?: Record<string, never> | null
-        message: string
-      }
-    }
-    firewall: {
-      applied_to: components['schemas']['firewall_resource_id'][]
-      /** Format: date-time */
-      created: string
-      id: number
-      labels?: components['schemas']['labels']
-      name: string
-      rules: {
-        description?: string | null
-        destination_ips: string[]
-        /** @enum {string} */
-        direction: 'in' | 'out'
-        port: string | null
-        /** @enum {string} */
-        protocol: 'esp' | 'gre' | 'icmp' | 'tcp' | 'udp'
-        source_ips: string[]
-      }[]
-    }
-    firewall_resource: {
-      label_selector?: components['schemas']['label_selector']
-      server?: components['schemas']['resource_id']
-      /** @enum {string} */
-      type: 'label_selector' | 'server'
-    }
-    firewall_resource_id: {
-      applied_to_resources?: {
-        server?: components['schemas']['resource_id']
-        /** @enum {string} */
-        type?: 'server'
-      }[]
-      label_selector?: components['schemas']['label_selector']
-      server?: components['schemas']['resource_id']
-      /** @enum {string} */
-      type: 'label_selector' | 'server'
-    }
-    get_action_response: {
-      action: components['schemas']['action']
-    }
-    get_firewall_response: {
-      firewall: components['schemas']['firewall']
-    }
-    get_image_response: {
-      image?: components['schemas']['image']
-    }
-    get_location_response: {
-      location: components['schemas']['location']
-    }
-    get_multiple_actions_response: {
-      actions: components['schemas']['action'][]
-    }
-    get_network_response: {
-      network?: components['schemas']['network']
-    }
-    get_placementgroup_response: {
-      placement_group: {
-        /** Format: date-time */
-        created: string
-        id: number
-        labels: components['schemas']['labels']
-        name: string
-        servers: number[]
-        /** @enum {string} */
-        type: 'spread'
-      }
-    }
-    get_primary_ip_response: {
-      primary_ip: {
-        assignee_id: number | null
-        /** @enum {string} */
-        assignee_type: 'server'
-        /** @default false */
-        auto_delete: boolean
-        blocked: boolean
-        /** Format: date-time */
-        created: string
-        dns_ptr: components['schemas']['dns_ptr'][]
-        id: number
-        ip: string
-        labels: components['schemas']['labels']
-        location: components['schemas']['location']
-        name: string
-        protection: components['schemas']['protection']
-        type: components['schemas']['ip_type']
-      }
-    }
-    get_server_response: {
-      server?: components['schemas']['server']
-    }
-    get_server_type_response: {
-      server_type: components['schemas']['server_type']
-    }
-    get_ssh_key_response: {
-      ssh_key: components['schemas']['ssh_key']
-    }
-    get_volume_response: {
-      volume: components['schemas']['volume']
-    }
-    image: {
-      architecture: components['schemas']['architecture']
-      bound_to: number | null
-      /** Format: date-time */
-      created: string
-      created_from: components['schemas']['created_from'] | null
-      deleted: string | null
-      /** Format: date-time */
-      deprecated: string | null
-      description: string
-      disk_size: number
-      id: number
-      image_size: number | null
-      labels: components['schemas']['labels']
-      name: string | null
-      /** @enum {string} */
-      os_flavor: 'alma' | 'centos' | 'debian' | 'fedora' | 'opensuse' | 'rocky' | 'ubuntu' | 'unknown'
-      os_version: string | null
-      protection: components['schemas']['protection']
-      rapid_deploy?: boolean
-      /** @enum {string} */
-      status: 'available' | 'creating' | 'unavailable'
-      /** @enum {string} */
-      type: 'app' | 'backup' | 'snapshot' | 'system'
-    }
-    /** @enum {string} */
-    ip_type: 'ipv4' | 'ipv6'
-    ipv4: {
-      blocked: boolean
-      dns_ptr: string
-      id?: number
-      ip: string
-    }
-    ipv6: {
-      blocked: boolean
-      dns_ptr: components['schemas']['dns_ptr'][] | null
-      id?: number
-      ip: string
-    }
-    iso: {
-      architecture: components['schemas']['architecture'] | null
-      deprecation: components['schemas']['deprecation_info'] | null
-      description: string
-      id: number
-      name: string | null
-      /** @enum {string|null} */
-      type: 'private' | 'public' | null
-    }
-    label_selector: {
-      selector: string
-    }
-    labels: {
-      [key: string]: string
-    }
-    list_actions_response: {
-      actions: components['schemas']['action'][]
-      meta: components['schemas']['meta']
-    }
-    list_firewalls_response: {
-      firewalls: components['schemas']['firewall'][]
-      meta: components['schemas']['meta']
-    }
-    list_images_response: {
-      images: components['schemas']['image'][]
-      meta: components['schemas']['meta']
-    }
-    list_isos_response: {
-      isos: components['schemas']['iso'][]
-      meta: components['schemas']['meta']
-    }
-    list_locations_response: {
-      locations: components['schemas']['location'][]
-      meta: components['schemas']['meta']
-    }
-    list_networks_response: {
-      meta: components['schemas']['meta']
-      networks: components['schemas']['network'][]
-    }
-    list_placement_groups_response: {
-      meta: components['schemas']['meta']
-      placement_groups: {
-        /** Format: date-time */
-        created: string
-        id: number
-        labels: components['schemas']['labels']
-        name: string
-        servers: number[]
-        /** @enum {string} */
-        type: 'spread'
-      }[]
-    }
-    list_prices_response: {
-      pricing: {
-        currency: string
-        floating_ip: {
-          price_monthly: components['schemas']['price']
-        }
-        floating_ips: {
-          prices: components['schemas']['price_per_time_monthly'][]
-          type: components['schemas']['ip_type']
-        }[]
-        image: {
-          price_per_gb_month: components['schemas']['price']
-        }
-        load_balancer_types: {
-          id: number
-          name: string
-          prices: components['schemas']['price_per_time'][]
-        }[]
-        primary_ips: {
-          prices: components['schemas']['price_per_time_without_traffic'][]
-          type: components['schemas']['ip_type']
-        }[]
-        server_backup: {
-          percentage: string
-        }
-        server_types: {
-          id: number
-          name: string
-          prices: components['schemas']['price_per_time'][]
-        }[]
-        vat_rate: string
-        volume: {
-          price_per_gb_month: components['schemas']['price']
-        }
-      }
-    }
-    list_primary_ips_response: {
-      meta: components['schemas']['meta']
-      primary_ips: {
-        assignee_id: number | null
-        /** @enum {string} */
-        assignee_type: 'server'
-        /** @default false */
-        auto_delete: boolean
-        blocked: boolean
-        /** Format: date-time */
-        created: string
-        dns_ptr: components['schemas']['dns_ptr'][]
-        id: number
-        ip: string
-        labels: components['schemas']['labels']
-        location: components['schemas']['location']
-        name: string
-        protection: components['schemas']['protection']
-        type: components['schemas']['ip_type']
-      }[]
-    }
-    list_server_types_response: {
-      meta: components['schemas']['meta']
-      server_types: components['schemas']['server_type'][]
-    }
-    list_servers_response: {
-      meta: components['schemas']['meta']
-      servers: components['schemas']['server'][]
-    }
-    list_ssh_keys_response: {
-      meta: components['schemas']['meta']
-      ssh_keys: components['schemas']['ssh_key'][]
-    }
-    list_volumes_response: {
-      meta: components['schemas']['meta']
-      volumes: components['schemas']['volume'][]
-    }
-    location: {
-      city: string
-      country: string
-      description: string
-      id: number
-      latitude: number
-      longitude: number
-      name: string
-      network_zone: string
-    }
-    meta: {
-      pagination: components['schemas']['pagination']
-    }
-    network: {
-      /** Format: date-time */
-      created: string
-      expose_routes_to_vswitch: boolean
-      id: number
-      ip_range: string
-      labels: components['schemas']['labels']
-      load_balancers?: number[]
-      name: string
-      protection: components['schemas']['protection']
-      routes: components['schemas']['route'][]
-      servers: number[]
-      subnets: components['schemas']['subnet_with_gateway'][]
-    }
-    pagination: {
-      last_page: number | null
-      next_page: number | null
-      page: number
-      per_page: number
-      previous_page: number | null
-      total_entries: number | null
-    }
-    power_off_server_response: {
-      action: components['schemas']['action']
-    }
-    power_on_server_response: {
-      action: components['schemas']['action']
-    }
-    price: {
-      gross: string
-      net: string
-    }
-    price_per_time: {
-      included_traffic: number
-      location: string
-      price_hourly: components['schemas']['price']
-      price_monthly: components['schemas']['price']
-      price_per_tb_traffic: components['schemas']['price']
-    }
-    price_per_time_monthly: {
-      location: string
-      price_monthly: components['schemas']['price']
-    }
-    price_per_time_without_traffic: {
-      location: string
-      price_hourly: components['schemas']['price']
-      price_monthly: components['schemas']['price']
-    }
-    protection: {
-      delete: boolean
-    }
-    rebuild_server_from_image_request: {
-      image: string
-      user_data?: string
-    }
-    rebuild_server_from_image_response: {
-      action?: components['schemas']['action']
-      root_password?: string | null
-    }
-    remove_from_placement_group_response: {
-      action: components['schemas']['action']
-    }
-    remove_from_resources_request: {
-      remove_from: components['schemas']['firewall_resource'][]
-    }
-    remove_from_resources_response: {
-      actions: components['schemas']['action'][]
-    }
-    replace_firewall_request: {
-      labels?: components['schemas']['labels']
-      name?: string
-    }
-    replace_firewall_response: {
-      firewall: components['schemas']['firewall']
-    }
-    replace_network_request: {
-      expose_routes_to_vswitch?: boolean
-      labels?: components['schemas']['labels']
-      name?: string
-    }
-    replace_network_response: {
-      network?: components['schemas']['network']
-    }
-    replace_placementgroup_request: {
-      labels?: components['schemas']['labels']
-      name?: string
-    }
-    replace_placementgroup_response: {
-      placement_group: {
-        /** Format: date-time */
-        created: string
-        id: number
-        labels: components['schemas']['labels']
-        name: string
-        servers: number[]
-        /** @enum {string} */
-        type: 'spread'
-      }
-    }
-    replace_primary_ip_request: {
-      /** @default false */
-      auto_delete?: boolean
-      labels?: components['schemas']['labels']
-      name?: string
-    }
-    replace_primary_ip_response: {
-      primary_ip: {
-        assignee_id: number | null
-        /** @enum {string} */
-        assignee_type: 'server'
-        /** @default false */
-        auto_delete: boolean
-        blocked: boolean
-        /** Format: date-time */
-        created: string
-        dns_ptr: components['schemas']['dns_ptr'][]
-        id: number
-        ip: string
-        labels: components['schemas']['labels']
-        location: components['schemas']['location']
-        name: string
-        protection: components['schemas']['protection']
-        type: components['schemas']['ip_type']
-      }
-    }
-    replace_server_request: {
-      labels?: components['schemas']['labels']
-      name?: string
-    }
-    replace_server_response: {
-      server?: components['schemas']['server']
-    }
-    replace_ssh_key_request: {
-      labels?: components['schemas']['labels']
-      name?: string
-    }
-    replace_ssh_key_response: {
-      ssh_key: components['schemas']['ssh_key']
-    }
-    replace_volume_request: {
-      labels?: components['schemas']['labels']
-      name?: string
-    }
-    replace_volume_response: {
-      volume: components['schemas']['volume']
-    }
-    reset_server_response: {
-      action: components['schemas']['action']
-    }
-    resource: {
-      id: number
-      type: string
-    }
-    resource_id: {
-      id: number
-    }
-    route: {
-      destination: string
-      gateway: string
-    }
-    rule: {
-      description?: string | null
-      destination_ips?: string[]
-      /** @enum {string} */
-      direction: 'in' | 'out'
-      port?: string | null
-      /** @enum {string} */
-      protocol: 'esp' | 'gre' | 'icmp' | 'tcp' | 'udp'
-      source_ips?: string[]
-    }
-    server: {
-      backup_window: string | null
-      /** Format: date-time */
-      created: string
-      id: number
-      image: components['schemas']['image'] | null
-      included_traffic: number | null
-      ingoing_traffic: number | null
-      iso: components['schemas']['iso'] | null
-      labels: components['schemas']['labels']
-      load_balancers?: number[]
-      location: components['schemas']['location']
-      locked: boolean
-      name: string
-      outgoing_traffic: number | null
-      placement_group?: {
-        /** Format: date-time */
-        created: string
-        id: number
-        labels: components['schemas']['labels']
-        name: string
-        servers: number[]
-        /** @enum {string} */
-        type: 'spread'
-      } | null
-      primary_disk_size: number
-      private_net: components['schemas']['server_private_net'][]
-      protection: components['schemas']['server_protection']
-      public_net: components['schemas']['server_public_net']
-      rescue_enabled: boolean
-      server_type: components['schemas']['server_type']
-      /** @enum {string} */
-      status:
-        | 'deleting'
-        | 'initializing'
-        | 'migrating'
-        | 'off'
-        | 'rebuilding'
-        | 'running'
-        | 'starting'
-        | 'stopping'
-        | 'unknown'
-      volumes?: number[]
-    }
-    server_private_net: {
-      alias_ips?: string[]
-      ip?: string
-      mac_address?: string
-      network?: number
-    }
-    server_protection: {
-      delete: boolean
-      rebuild: boolean
-    }
-    server_public_net: {
-      firewalls?: {
-        id?: number
-        /** @enum {string} */
-        status?: 'applied' | 'pending'
-      }[]
-      floating_ips: number[]
-      ipv4: components['schemas']['ipv4'] | null
-      ipv6: components['schemas']['ipv6'] | null
-    }
-    server_type: {
-      architecture: components['schemas']['architecture']
-      category?: string
-      cores: number
-      /** @enum {string} */
-      cpu_type: 'dedicated' | 'shared'
-      deprecated: boolean | null
-      deprecation?: components['schemas']['deprecation_info'] | null
-      description: string
-      disk: number
-      id: number
-      locations: components['schemas']['server_type_location'][]
-      memory: number
-      name: string
-      prices: components['schemas']['price_per_time'][]
-      /** @enum {string} */
-      storage_type: 'local' | 'network'
-    }
-    server_type_location: {
-      deprecation: components['schemas']['deprecation_info'] | null
-      id: number
-      name: string
-    }
-    set_rules_request: {
-      rules: components['schemas']['rule'][]
-    }
-    set_rules_response: {
-      actions: components['schemas']['action'][]
-    }
-    shutdown_server_response: {
-      action: components['schemas']['action']
-    }
-    soft_reboot_server_response: {
-      action: components['schemas']['action']
-    }
-    ssh_key: {
-      /** Format: date-time */
-      created: string
-      fingerprint: string
-      id: number
-      labels: components['schemas']['labels']
-      name: string
-      public_key: string
-    }
-    subnet: {
-      ip_range?: string
-      network_zone: string
-      /** @enum {string} */
-      type: 'cloud' | 'server' | 'vswitch'
-      vswitch_id?: number
-    }
-    subnet_with_gateway: {
-      gateway: string
-      ip_range?: string
-      network_zone: string
-      /** @enum {string} */
-      type: 'cloud' | 'server' | 'vswitch'
-      vswitch_id?: number | null
-    }
-    unassign_primary_ip_from_resource_response: {
-      action: components['schemas']['action']
-    }
-    volume: {
-      /** Format: date-time */
-      created: string
-      format: string | null
-      id: number
-      labels: components['schemas']['labels']
-      linux_device: string
-      location: components['schemas']['location']
-      name: string
-      protection: components['schemas']['protection']
-      server: number | null
-      size: number
-      /** @enum {string} */
-      status: 'available' | 'creating'
     }
   }
   responses: never
@@ -1774,7 +1305,7 @@ export interface components {
 }
 export type $defs = Record<string, never>
 export interface operations {
-  get_multiple_actions: {
+  get_actions: {
     parameters: {
       query: {
         id: number[]
@@ -1790,7 +1321,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_multiple_actions_response']
+          'application/json': {
+            actions: components['schemas']['Action'][]
+          }
         }
       }
       '4XX': {
@@ -1798,7 +1331,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -1806,7 +1339,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -1827,7 +1360,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_action_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -1835,7 +1370,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -1843,7 +1378,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -1881,7 +1416,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_servers_response']
+          'application/json': {
+            meta: components['schemas']['Meta']
+            servers: components['schemas']['Server'][]
+          }
         }
       }
       '4XX': {
@@ -1889,7 +1427,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -1897,7 +1435,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -1911,7 +1449,7 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['create_server_request']
+        'application/json': components['schemas']['ServerOrder']
       }
     }
     responses: {
@@ -1920,7 +1458,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['create_server_response']
+          'application/json': {
+            action: components['schemas']['Action']
+            next_actions: components['schemas']['Action'][]
+            root_password: string | null
+            server: components['schemas']['Server']
+          }
         }
       }
       '4XX': {
@@ -1928,7 +1471,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -1936,7 +1479,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -1957,7 +1500,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_server_response']
+          'application/json': {
+            server?: components['schemas']['Server']
+          }
         }
       }
       '4XX': {
@@ -1965,7 +1510,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -1973,12 +1518,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  replace_server: {
+  update_server: {
     parameters: {
       query?: never
       header?: never
@@ -1989,7 +1534,10 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['replace_server_request']
+        'application/json': {
+          labels?: components['schemas']['Labels']
+          name?: string
+        }
       }
     }
     responses: {
@@ -1998,7 +1546,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['replace_server_response']
+          'application/json': {
+            server?: components['schemas']['Server']
+          }
         }
       }
       '4XX': {
@@ -2006,7 +1556,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2014,7 +1564,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -2035,7 +1585,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['delete_server_response']
+          'application/json': {
+            action?: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2043,7 +1595,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2051,12 +1603,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  list_server_actions: {
+  list_servers_actions: {
     parameters: {
       query?: {
         id?: number[]
@@ -2092,7 +1644,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_actions_response']
+          'application/json': {
+            actions: components['schemas']['Action'][]
+            meta: components['schemas']['Meta']
+          }
         }
       }
       '4XX': {
@@ -2100,7 +1655,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2108,12 +1663,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  get_server_action: {
+  get_servers_action: {
     parameters: {
       query?: never
       header?: never
@@ -2129,7 +1684,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_action_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2137,7 +1694,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2145,12 +1702,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  list_actions_for_server: {
+  list_server_actions: {
     parameters: {
       query?: {
         sort?: (
@@ -2187,7 +1744,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_actions_response']
+          'application/json': {
+            actions: components['schemas']['Action'][]
+            meta: components['schemas']['Meta']
+          }
         }
       }
       '4XX': {
@@ -2195,7 +1755,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2203,12 +1763,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  get_action_for_server: {
+  get_server_action: {
     parameters: {
       query?: never
       header?: never
@@ -2225,7 +1785,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_action_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2233,7 +1795,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2241,12 +1803,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  power_on_server: {
+  poweron_server: {
     parameters: {
       query?: never
       header?: never
@@ -2262,7 +1824,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['power_on_server_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2270,7 +1834,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2278,12 +1842,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  power_off_server: {
+  poweroff_server: {
     parameters: {
       query?: never
       header?: never
@@ -2299,7 +1863,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['power_off_server_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2307,7 +1873,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2315,7 +1881,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -2336,7 +1902,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['shutdown_server_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2344,7 +1912,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2352,12 +1920,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  soft_reboot_server: {
+  reboot_server: {
     parameters: {
       query?: never
       header?: never
@@ -2373,7 +1941,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['soft_reboot_server_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2381,7 +1951,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2389,7 +1959,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -2410,7 +1980,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['reset_server_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2418,7 +1990,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2426,12 +1998,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  rebuild_server_from_image: {
+  rebuild_server: {
     parameters: {
       query?: never
       header?: never
@@ -2442,7 +2014,10 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['rebuild_server_from_image_request']
+        'application/json': {
+          image: string
+          user_data?: string
+        }
       }
     }
     responses: {
@@ -2451,7 +2026,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['rebuild_server_from_image_response']
+          'application/json': {
+            action?: components['schemas']['Action']
+            root_password?: string | null
+          }
         }
       }
       '4XX': {
@@ -2459,7 +2037,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2467,12 +2045,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  enable_rescue_mode_for_server: {
+  enable_server_rescue: {
     parameters: {
       query?: never
       header?: never
@@ -2483,7 +2061,14 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['enable_rescue_mode_for_server_request']
+        'application/json': {
+          ssh_keys?: number[]
+          /**
+           * @default linux64
+           * @enum {string}
+           */
+          type?: 'linux64'
+        }
       }
     }
     responses: {
@@ -2492,7 +2077,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['enable_rescue_mode_for_server_response']
+          'application/json': {
+            action?: components['schemas']['Action']
+            root_password?: string
+          }
         }
       }
       '4XX': {
@@ -2500,7 +2088,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2508,12 +2096,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  disable_rescue_mode_for_server: {
+  disable_server_rescue: {
     parameters: {
       query?: never
       header?: never
@@ -2529,7 +2117,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['disable_rescue_mode_for_server_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2537,7 +2127,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2545,12 +2135,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  enable_and_configure_backups_for_server: {
+  enable_server_backup: {
     parameters: {
       query?: never
       header?: never
@@ -2566,7 +2156,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['enable_and_configure_backups_for_server_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2574,7 +2166,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2582,12 +2174,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  disable_backups_for_server: {
+  disable_server_backup: {
     parameters: {
       query?: never
       header?: never
@@ -2603,7 +2195,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['disable_backups_for_server_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2611,7 +2205,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2619,7 +2213,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -2635,7 +2229,10 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['change_server_protection_request']
+        'application/json': {
+          delete?: boolean
+          rebuild?: boolean
+        }
       }
     }
     responses: {
@@ -2644,7 +2241,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['change_server_protection_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2652,7 +2251,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2660,7 +2259,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -2676,7 +2275,12 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['attach_server_to_network_request']
+        'application/json': {
+          alias_ips?: string[]
+          ip?: string
+          ip_range?: string
+          network: number
+        }
       }
     }
     responses: {
@@ -2685,7 +2289,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['attach_server_to_network_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2693,7 +2299,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2701,7 +2307,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -2717,7 +2323,9 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['detach_server_from_network_request']
+        'application/json': {
+          network: number
+        }
       }
     }
     responses: {
@@ -2726,7 +2334,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['detach_server_from_network_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2734,7 +2344,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2742,12 +2352,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  create_image_from_server: {
+  create_server_image: {
     parameters: {
       query?: never
       header?: never
@@ -2758,7 +2368,15 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['create_image_from_server_request']
+        'application/json': {
+          description?: string
+          labels?: components['schemas']['Labels']
+          /**
+           * @default snapshot
+           * @enum {string}
+           */
+          type?: 'snapshot' | 'backup'
+        }
       }
     }
     responses: {
@@ -2767,7 +2385,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['create_image_from_server_response']
+          'application/json': {
+            action?: components['schemas']['Action']
+            image?: components['schemas']['Image']
+          }
         }
       }
       '4XX': {
@@ -2775,7 +2396,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2783,7 +2404,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -2799,7 +2420,9 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['add_server_to_placement_group_request']
+        'application/json': {
+          placement_group: number
+        }
       }
     }
     responses: {
@@ -2808,7 +2431,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['add_server_to_placement_group_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2816,7 +2441,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2824,12 +2449,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  remove_from_placement_group: {
+  remove_server_from_placement_group: {
     parameters: {
       query?: never
       header?: never
@@ -2845,7 +2470,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['remove_from_placement_group_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -2853,7 +2480,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2861,7 +2488,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -2887,7 +2514,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_ssh_keys_response']
+          'application/json': {
+            meta: components['schemas']['Meta']
+            ssh_keys: components['schemas']['SshKey'][]
+          }
         }
       }
       '4XX': {
@@ -2895,7 +2525,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2903,7 +2533,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -2917,7 +2547,11 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['create_ssh_key_request']
+        'application/json': {
+          labels?: components['schemas']['Labels']
+          name: string
+          public_key: string
+        }
       }
     }
     responses: {
@@ -2926,7 +2560,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['create_ssh_key_response']
+          'application/json': {
+            ssh_key: components['schemas']['SshKey']
+          }
         }
       }
       '4XX': {
@@ -2934,7 +2570,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2942,7 +2578,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -2963,7 +2599,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_ssh_key_response']
+          'application/json': {
+            ssh_key: components['schemas']['SshKey']
+          }
         }
       }
       '4XX': {
@@ -2971,7 +2609,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -2979,12 +2617,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  replace_ssh_key: {
+  update_ssh_key: {
     parameters: {
       query?: never
       header?: never
@@ -2995,7 +2633,10 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['replace_ssh_key_request']
+        'application/json': {
+          labels?: components['schemas']['Labels']
+          name?: string
+        }
       }
     }
     responses: {
@@ -3004,7 +2645,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['replace_ssh_key_response']
+          'application/json': {
+            ssh_key: components['schemas']['SshKey']
+          }
         }
       }
       '4XX': {
@@ -3012,7 +2655,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3020,7 +2663,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3047,7 +2690,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3055,7 +2698,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3082,7 +2725,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_networks_response']
+          'application/json': {
+            meta: components['schemas']['Meta']
+            networks: components['schemas']['Network'][]
+          }
         }
       }
       '4XX': {
@@ -3090,7 +2736,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3098,7 +2744,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3112,7 +2758,23 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['create_network_request']
+        'application/json': {
+          expose_routes_to_vswitch?: boolean
+          ip_range: string
+          labels?: components['schemas']['Labels']
+          name: string
+          routes?: {
+            destination: string
+            gateway: string
+          }[]
+          subnets?: {
+            ip_range?: string
+            network_zone: string
+            /** @enum {string} */
+            type: 'cloud' | 'server' | 'vswitch'
+            vswitch_id?: number
+          }[]
+        }
       }
     }
     responses: {
@@ -3121,7 +2783,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['create_network_response']
+          'application/json': {
+            network?: components['schemas']['Network']
+          }
         }
       }
       '4XX': {
@@ -3129,7 +2793,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3137,7 +2801,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3158,7 +2822,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_network_response']
+          'application/json': {
+            network?: components['schemas']['Network']
+          }
         }
       }
       '4XX': {
@@ -3166,7 +2832,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3174,12 +2840,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  replace_network: {
+  update_network: {
     parameters: {
       query?: never
       header?: never
@@ -3190,7 +2856,11 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['replace_network_request']
+        'application/json': {
+          expose_routes_to_vswitch?: boolean
+          labels?: components['schemas']['Labels']
+          name?: string
+        }
       }
     }
     responses: {
@@ -3199,7 +2869,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['replace_network_response']
+          'application/json': {
+            network?: components['schemas']['Network']
+          }
         }
       }
       '4XX': {
@@ -3207,7 +2879,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3215,7 +2887,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3242,7 +2914,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3250,7 +2922,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3278,7 +2950,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_volumes_response']
+          'application/json': {
+            meta: components['schemas']['Meta']
+            volumes: components['schemas']['Volume'][]
+          }
         }
       }
       '4XX': {
@@ -3286,7 +2961,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3294,7 +2969,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3308,7 +2983,7 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['create_volume_request']
+        'application/json': components['schemas']['VolumeOrder']
       }
     }
     responses: {
@@ -3317,7 +2992,11 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['create_volume_response']
+          'application/json': {
+            action: components['schemas']['Action']
+            next_actions: components['schemas']['Action'][]
+            volume: components['schemas']['Volume']
+          }
         }
       }
       '4XX': {
@@ -3325,7 +3004,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3333,7 +3012,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3354,7 +3033,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_volume_response']
+          'application/json': {
+            volume: components['schemas']['Volume']
+          }
         }
       }
       '4XX': {
@@ -3362,7 +3043,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3370,12 +3051,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  replace_volume: {
+  update_volume: {
     parameters: {
       query?: never
       header?: never
@@ -3386,7 +3067,10 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['replace_volume_request']
+        'application/json': {
+          labels?: components['schemas']['Labels']
+          name?: string
+        }
       }
     }
     responses: {
@@ -3395,7 +3079,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['replace_volume_response']
+          'application/json': {
+            volume: components['schemas']['Volume']
+          }
         }
       }
       '4XX': {
@@ -3403,7 +3089,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3411,7 +3097,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3438,7 +3124,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3446,7 +3132,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3472,7 +3158,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_primary_ips_response']
+          'application/json': {
+            meta: components['schemas']['Meta']
+            primary_ips: components['schemas']['PrimaryIp'][]
+          }
         }
       }
       '4XX': {
@@ -3480,7 +3169,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3488,7 +3177,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3502,7 +3191,18 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['create_primary_ip_request']
+        'application/json': {
+          assignee_id?: number | null
+          /** @enum {string} */
+          assignee_type: 'server'
+          /** @default false */
+          auto_delete?: boolean
+          labels?: components['schemas']['Labels']
+          location?: string | number
+          name: string
+          /** @enum {string} */
+          type: 'ipv4' | 'ipv6'
+        }
       }
     }
     responses: {
@@ -3511,7 +3211,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['create_primary_ip_response']
+          'application/json': {
+            action?: components['schemas']['Action']
+            primary_ip: components['schemas']['PrimaryIp']
+          }
         }
       }
       '4XX': {
@@ -3519,7 +3222,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3527,7 +3230,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3548,7 +3251,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_primary_ip_response']
+          'application/json': {
+            primary_ip: components['schemas']['PrimaryIp']
+          }
         }
       }
       '4XX': {
@@ -3556,7 +3261,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3564,12 +3269,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  replace_primary_ip: {
+  update_primary_ip: {
     parameters: {
       query?: never
       header?: never
@@ -3580,7 +3285,12 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['replace_primary_ip_request']
+        'application/json': {
+          /** @default false */
+          auto_delete?: boolean
+          labels?: components['schemas']['Labels']
+          name?: string
+        }
       }
     }
     responses: {
@@ -3589,7 +3299,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['replace_primary_ip_response']
+          'application/json': {
+            primary_ip: components['schemas']['PrimaryIp']
+          }
         }
       }
       '4XX': {
@@ -3597,7 +3309,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3605,7 +3317,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3632,7 +3344,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3640,7 +3352,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3667,7 +3379,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_firewalls_response']
+          'application/json': {
+            firewalls: components['schemas']['Firewall'][]
+            meta: components['schemas']['Meta']
+          }
         }
       }
       '4XX': {
@@ -3675,7 +3390,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3683,7 +3398,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3697,7 +3412,30 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['create_firewall_request']
+        'application/json': {
+          apply_to?: {
+            label_selector?: {
+              selector: string
+            }
+            server?: {
+              id: number
+            }
+            /** @enum {string} */
+            type: 'server' | 'label_selector'
+          }[]
+          labels?: components['schemas']['Labels']
+          name: string
+          rules?: {
+            description?: string | null
+            destination_ips?: string[]
+            /** @enum {string} */
+            direction: 'in' | 'out'
+            port?: string
+            /** @enum {string} */
+            protocol: 'tcp' | 'udp' | 'icmp' | 'esp' | 'gre'
+            source_ips?: string[]
+          }[]
+        }
       }
     }
     responses: {
@@ -3706,7 +3444,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['create_firewall_response']
+          'application/json': {
+            actions?: components['schemas']['Action'][]
+            firewall?: components['schemas']['Firewall']
+          }
         }
       }
       '4XX': {
@@ -3714,7 +3455,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3722,7 +3463,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3743,7 +3484,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_firewall_response']
+          'application/json': {
+            firewall: components['schemas']['Firewall']
+          }
         }
       }
       '4XX': {
@@ -3751,7 +3494,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3759,12 +3502,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  replace_firewall: {
+  update_firewall: {
     parameters: {
       query?: never
       header?: never
@@ -3775,7 +3518,10 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['replace_firewall_request']
+        'application/json': {
+          labels?: components['schemas']['Labels']
+          name?: string
+        }
       }
     }
     responses: {
@@ -3784,7 +3530,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['replace_firewall_response']
+          'application/json': {
+            firewall: components['schemas']['Firewall']
+          }
         }
       }
       '4XX': {
@@ -3792,7 +3540,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3800,7 +3548,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3827,7 +3575,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3835,7 +3583,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -3863,7 +3611,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_placement_groups_response']
+          'application/json': {
+            meta: components['schemas']['Meta']
+            placement_groups: components['schemas']['PlacementGroup'][]
+          }
         }
       }
       '4XX': {
@@ -3871,7 +3622,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3879,12 +3630,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  create_placementgroup: {
+  create_placement_group: {
     parameters: {
       query?: never
       header?: never
@@ -3893,7 +3644,12 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['create_placementgroup_request']
+        'application/json': {
+          labels?: components['schemas']['Labels']
+          name: string
+          /** @enum {string} */
+          type: 'spread'
+        }
       }
     }
     responses: {
@@ -3902,7 +3658,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['create_placementgroup_response']
+          'application/json': {
+            action?: components['schemas']['Action'] | null
+            placement_group: components['schemas']['PlacementGroup']
+          }
         }
       }
       '4XX': {
@@ -3910,7 +3669,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3918,12 +3677,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  get_placementgroup: {
+  get_placement_group: {
     parameters: {
       query?: never
       header?: never
@@ -3939,7 +3698,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_placementgroup_response']
+          'application/json': {
+            placement_group: components['schemas']['PlacementGroup']
+          }
         }
       }
       '4XX': {
@@ -3947,7 +3708,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3955,12 +3716,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  replace_placementgroup: {
+  update_placement_group: {
     parameters: {
       query?: never
       header?: never
@@ -3971,7 +3732,10 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['replace_placementgroup_request']
+        'application/json': {
+          labels?: components['schemas']['Labels']
+          name?: string
+        }
       }
     }
     responses: {
@@ -3980,7 +3744,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['replace_placementgroup_response']
+          'application/json': {
+            placement_group: components['schemas']['PlacementGroup']
+          }
         }
       }
       '4XX': {
@@ -3988,7 +3754,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -3996,12 +3762,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  delete_placementgroup: {
+  delete_placement_group: {
     parameters: {
       query?: never
       header?: never
@@ -4023,7 +3789,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4031,12 +3797,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  add_subnet_to_network: {
+  add_network_subnet: {
     parameters: {
       query?: never
       header?: never
@@ -4047,7 +3813,13 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['subnet']
+        'application/json': {
+          ip_range?: string
+          network_zone: string
+          /** @enum {string} */
+          type: 'cloud' | 'server' | 'vswitch'
+          vswitch_id?: number
+        }
       }
     }
     responses: {
@@ -4056,7 +3828,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['add_subnet_to_network_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -4064,7 +3838,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4072,12 +3846,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  delete_subnet_from_network: {
+  delete_network_subnet: {
     parameters: {
       query?: never
       header?: never
@@ -4088,7 +3862,9 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['delete_subnet_from_network_request']
+        'application/json': {
+          ip_range: string
+        }
       }
     }
     responses: {
@@ -4097,7 +3873,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['delete_subnet_from_network_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -4105,7 +3883,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4113,7 +3891,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -4129,7 +3907,9 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['change_network_protection_request']
+        'application/json': {
+          delete?: boolean
+        }
       }
     }
     responses: {
@@ -4138,7 +3918,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['change_network_protection_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -4146,7 +3928,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4154,12 +3936,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  attach_volume_to_server: {
+  attach_volume: {
     parameters: {
       query?: never
       header?: never
@@ -4170,7 +3952,10 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['attach_volume_to_server_request']
+        'application/json': {
+          automount?: boolean
+          server: number
+        }
       }
     }
     responses: {
@@ -4179,7 +3964,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['attach_volume_to_server_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -4187,7 +3974,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4195,7 +3982,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -4216,7 +4003,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['detach_volume_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -4224,7 +4013,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4232,7 +4021,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -4248,7 +4037,9 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['change_volume_protection_request']
+        'application/json': {
+          delete?: boolean
+        }
       }
     }
     responses: {
@@ -4257,7 +4048,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['change_volume_protection_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -4265,7 +4058,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4273,12 +4066,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  assign_primary_ip_to_resource: {
+  assign_primary_ip: {
     parameters: {
       query?: never
       header?: never
@@ -4289,7 +4082,11 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['assign_primary_ip_to_resource_request']
+        'application/json': {
+          assignee_id: number
+          /** @enum {string} */
+          assignee_type: 'server'
+        }
       }
     }
     responses: {
@@ -4298,7 +4095,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['assign_primary_ip_to_resource_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -4306,7 +4105,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4314,12 +4113,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  unassign_primary_ip_from_resource: {
+  unassign_primary_ip: {
     parameters: {
       query?: never
       header?: never
@@ -4335,7 +4134,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['unassign_primary_ip_from_resource_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -4343,7 +4144,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4351,7 +4152,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -4367,7 +4168,7 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['protection']
+        'application/json': components['schemas']['Protection']
       }
     }
     responses: {
@@ -4376,7 +4177,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['change_primary_ip_protection_response']
+          'application/json': {
+            action: components['schemas']['Action']
+          }
         }
       }
       '4XX': {
@@ -4384,7 +4187,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4392,12 +4195,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  apply_to_resources: {
+  apply_firewall_to_resources: {
     parameters: {
       query?: never
       header?: never
@@ -4408,7 +4211,18 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['apply_to_resources_request']
+        'application/json': {
+          apply_to: {
+            label_selector?: {
+              selector: string
+            }
+            server?: {
+              id: number
+            }
+            /** @enum {string} */
+            type: 'server' | 'label_selector'
+          }[]
+        }
       }
     }
     responses: {
@@ -4417,7 +4231,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['apply_to_resources_response']
+          'application/json': {
+            actions: components['schemas']['Action'][]
+          }
         }
       }
       '4XX': {
@@ -4425,7 +4241,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4433,12 +4249,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  remove_from_resources: {
+  remove_firewall_from_resources: {
     parameters: {
       query?: never
       header?: never
@@ -4449,7 +4265,18 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['remove_from_resources_request']
+        'application/json': {
+          remove_from: {
+            label_selector?: {
+              selector: string
+            }
+            server?: {
+              id: number
+            }
+            /** @enum {string} */
+            type: 'server' | 'label_selector'
+          }[]
+        }
       }
     }
     responses: {
@@ -4458,7 +4285,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['remove_from_resources_response']
+          'application/json': {
+            actions: components['schemas']['Action'][]
+          }
         }
       }
       '4XX': {
@@ -4466,7 +4295,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4474,12 +4303,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  set_rules: {
+  set_firewall_rules: {
     parameters: {
       query?: never
       header?: never
@@ -4490,7 +4319,18 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['set_rules_request']
+        'application/json': {
+          rules: {
+            description?: string | null
+            destination_ips?: string[]
+            /** @enum {string} */
+            direction: 'in' | 'out'
+            port?: string
+            /** @enum {string} */
+            protocol: 'tcp' | 'udp' | 'icmp' | 'esp' | 'gre'
+            source_ips?: string[]
+          }[]
+        }
       }
     }
     responses: {
@@ -4499,7 +4339,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['set_rules_response']
+          'application/json': {
+            actions: components['schemas']['Action'][]
+          }
         }
       }
       '4XX': {
@@ -4507,7 +4349,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4515,7 +4357,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -4547,7 +4389,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_images_response']
+          'application/json': {
+            images: components['schemas']['Image'][]
+            meta: components['schemas']['Meta']
+          }
         }
       }
       '4XX': {
@@ -4555,7 +4400,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4563,7 +4408,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -4584,7 +4429,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_image_response']
+          'application/json': {
+            image?: components['schemas']['Image']
+          }
         }
       }
       '4XX': {
@@ -4592,7 +4439,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4600,7 +4447,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -4627,7 +4474,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4635,7 +4482,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -4658,7 +4505,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_server_types_response']
+          'application/json': {
+            meta: components['schemas']['Meta']
+            server_types: components['schemas']['ServerType'][]
+          }
         }
       }
       '4XX': {
@@ -4666,7 +4516,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4674,7 +4524,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -4695,7 +4545,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_server_type_response']
+          'application/json': {
+            server_type: components['schemas']['ServerType']
+          }
         }
       }
       '4XX': {
@@ -4703,7 +4555,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4711,7 +4563,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -4735,7 +4587,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_locations_response']
+          'application/json': {
+            locations: components['schemas']['Location'][]
+            meta: components['schemas']['Meta']
+          }
         }
       }
       '4XX': {
@@ -4743,7 +4598,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4751,7 +4606,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -4772,7 +4627,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['get_location_response']
+          'application/json': {
+            location: components['schemas']['Location']
+          }
         }
       }
       '4XX': {
@@ -4780,7 +4637,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4788,12 +4645,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
   }
-  list_prices: {
+  get_pricing: {
     parameters: {
       query?: never
       header?: never
@@ -4807,7 +4664,9 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_prices_response']
+          'application/json': {
+            pricing: components['schemas']['Pricing']
+          }
         }
       }
       '4XX': {
@@ -4815,7 +4674,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4823,7 +4682,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
@@ -4848,7 +4707,10 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['list_isos_response']
+          'application/json': {
+            isos: components['schemas']['Iso'][]
+            meta: components['schemas']['Meta']
+          }
         }
       }
       '4XX': {
@@ -4856,7 +4718,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
       '5XX': {
@@ -4864,7 +4726,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['error_response']
+          'application/json': components['schemas']['ErrorAnswer']
         }
       }
     }
