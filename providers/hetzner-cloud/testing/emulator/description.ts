@@ -134,13 +134,8 @@ function closed(schema: unknown): unknown {
   if (Array.isArray(schema)) return schema.map(closed)
   if (typeof schema !== 'object' || schema === null) return schema
   const copy = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, closed(value)]))
-  const isOpen = copy['properties'] === undefined || copy['additionalProperties'] !== undefined || isSchemaName(copy)
+  const isOpen = copy['properties'] === undefined || copy['additionalProperties'] !== undefined
   return isOpen ? copy : { ...copy, additionalProperties: false }
-}
-
-/** Whether something with a key `properties` is no schema, but a list of properties of which one has that name. */
-function isSchemaName(value: Record<string, unknown>): boolean {
-  return typeof value['type'] === 'object' && !Array.isArray(value['type'])
 }
 
 /** References go to the one place where the named schemas are. */
