@@ -1,6 +1,7 @@
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
 import { answer, answerIfAny, Api } from '../../src/api/client.js'
+import { isApiError } from '../../src/api/errors.js'
 import { listAll } from '../../src/api/paging.js'
 import { Emulator, readOnlyToken, type EmulatorOptions } from './emulator.js'
 import { labelMatcher } from './listing.js'
@@ -20,6 +21,14 @@ async function start(t: Test, options: EmulatorOptions = {}) {
 
 function order(name: string, more: object = {}) {
   return { body: { name, server_type: 'cx22', image: 'debian-12', location: 'fsn1', ...more } }
+}
+
+async function refusedWith(t: Test, call: Promise<unknown>, apiCode: string): Promise<void> {
+  const code = await call.then(
+    () => 'not at all',
+    (thrown: unknown) => (isApiError(thrown) ? thrown.apiCode : thrown),
+  )
+  t.equal(code, apiCode, `refused: ${apiCode}`)
 }
 
 void t.test('emulates every operation that is described', async (t) => {
@@ -71,7 +80,7 @@ void t.test('a server from its order to its end, with all that belongs to it', a
       ['reset', 'running'],
     ] as const) {
       const { action } = await answer(client.POST(`/servers/{id}/actions/${command}`, { params: { path } }))
-      await t.rejects(answer(client.POST('/servers/{id}/actions/reset', { params: { path } })), { apiCode: 'locked' })
+      await refusedWith(t, answer(client.POST('/servers/{id}/actions/reset', { params: { path } })), 'locked')
       await actions.finished([action], waiting)
       t.match(await answer(client.GET('/servers/{id}', { params: { path } })), { server: { status } }, command)
     }
@@ -99,7 +108,7 @@ void t.test('a server from its order to its end, with all that belongs to it', a
     )
     const { server } = await answer(client.GET('/servers/{id}', { params: { path } }))
     t.match(server, { rescue_enabled: true, backup_window: '22-02', protection: { delete: true } })
-    await t.rejects(answer(client.DELETE('/servers/{id}', { params: { path } })), { apiCode: 'protected' })
+    await refusedWith(t, answer(client.DELETE('/servers/{id}', { params: { path } })), 'protected')
     const none = { params: { path }, body: { delete: false, rebuild: false } }
     await actions.finished(
       [(await answer(client.POST('/servers/{id}/actions/change_protection', none))).action],
@@ -117,8 +126,8 @@ void t.test('a server from its order to its end, with all that belongs to it', a
 
 void t.test('refuses as the API does', async (t) => {
   const { emulator, client, api } = await start(t)
-  const refused = async (more: object, apiCode: string) =>
-    t.rejects(answer(client.POST('/servers', order('x', more))), { apiCode }, `${JSON.stringify(more)} → ${apiCode}`)
+  const refused = (more: object, apiCode: string) =>
+    refusedWith(t, answer(client.POST('/servers', order('x', more))), apiCode)
   await answer(client.POST('/servers', order('taken')))
   await refused({ name: 'taken' }, 'uniqueness_error')
   await refused({ name: 'not a hostname' }, 'invalid_input')
@@ -134,10 +143,10 @@ void t.test('refuses as the API does', async (t) => {
   await refused({}, 'resource_unavailable')
   emulator.faults.limits.server_limit = 1
   await refused({ location: 'nbg1' }, 'resource_limit_exceeded')
-  await t.rejects(answer(client.GET('/datacenters' as never)), { apiCode: 'deprecated_api_endpoint', status: 410 })
+  await refusedWith(t, answer(client.GET('/datacenters' as never)), 'deprecated_api_endpoint')
   const other = (token: string) => new Api({ endpoint: emulator.endpoint, token, timeoutMs: 1_000, log }).as('normal')
-  await t.rejects(answer(other('wrong').GET('/servers')), { apiCode: 'unauthorized' })
-  await t.rejects(answer(other(readOnlyToken).POST('/servers', order('ro'))), { apiCode: 'token_readonly' })
+  await refusedWith(t, answer(other('wrong').GET('/servers')), 'unauthorized')
+  await refusedWith(t, answer(other(readOnlyToken).POST('/servers', order('ro'))), 'token_readonly')
   t.ok(await answer(other(readOnlyToken).GET('/servers')))
   t.strictSame(emulator.violations.length, 1, 'the field that is not described')
   t.equal(api.budget.left > 0, true)
