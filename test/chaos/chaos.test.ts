@@ -45,6 +45,9 @@ function environmentOf(pid: string): string {
   }
 }
 
+// The whole file may take longer than the runner's ordinary limit; each test has its own.
+t.setTimeout(900_000)
+
 void t.test('one minute of faults breaks no promise', { skip, timeout: 290_000 }, async (t) => {
   const folder = scratch(t)
   const report = join(folder, 'report.json')

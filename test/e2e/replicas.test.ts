@@ -87,6 +87,9 @@ async function releaseAll(t: Test, slipway: Slipway, world: string, names: reado
   t.match(readWorld(world), { totals: { live: 0, maxLiveByOwner: 1 }, violations: [] })
 }
 
+// The whole file may take longer than the runner's ordinary limit; each test has its own.
+t.setTimeout(900_000)
+
 void t.test('with no wake-up between replicas ever sent, all completes', { timeout: 300_000 }, async (t) => {
   const deaf = { SLIPWAY_FAILPOINTS: 'hub.wake.before-notify:*=error' }
   const { slipway, world } = await cloud(t, deaf)

@@ -237,6 +237,63 @@ void t.test('a watch tells every change once, in order, over cuts and from a lis
   t.match(await refusal(nonsense), { reason: 'INVALID_REVISION' })
 })
 
+void t.test('many watches of one client end with one signal, and nothing is said of it', async (t) => {
+  const warnings: string[] = []
+  const listen = (warning: Error) => warnings.push(`${warning.name}: ${warning.message}`)
+  process.on('warning', listen)
+  t.teardown(() => process.off('warning', listen))
+  const { test, client } = await start(t)
+  const stop = new AbortController()
+  let synced = 0
+  let watching: Promise<void>[] = []
+  const all = new Promise<void>((resolve) => {
+    const watch = async () => {
+      const updates = follow(
+        (revision, signal) => client.providers.watchProviders({ revision }, { signal, timeoutMs: 0 }),
+        (change) => change.provider,
+        { signal: stop.signal },
+      )
+      for await (const update of updates) if (update.synced && update.change === undefined && ++synced === 30) resolve()
+    }
+    watching = Array.from({ length: 30 }, watch)
+  })
+  await all
+  for (let index = 0; index < 40; index++)
+    await client.providers.createProvider({ providerId: `p-${index}`, provider: { family: 'simulated', kind: 2 } })
+  stop.abort()
+  await Promise.all(watching)
+  // Whatever is written to a watcher that is gone is written by now: this is answered after it.
+  await client.providers.createProvider({ providerId: 'last', provider: { family: 'simulated', kind: 2 } })
+  t.strictSame(warnings, [], 'no warning of listeners that pile up')
+  const errors = test.log
+    .map((line) => JSON.parse(line) as { level: unknown })
+    .filter(({ level }) => level === 50 || level === 'error')
+  t.strictSame(errors, [], 'a watcher that goes away is no error')
+})
+
+void t.test('an etag of a provider covers what clients write, and not what its instances tell', async (t) => {
+  const { test, client } = await start(t)
+  await offered(test, client)
+  const name = 'providers/cloud'
+  const read = (await client.providers.getProvider({ name })).provider
+  await test.database.db
+    .updateTable('providers')
+    .set({ health: 'DEGRADED', health_message: 'slow', state: 'DISCONNECTED' })
+    .execute()
+  const mask = { updateMask: { paths: ['labels'] } }
+  const updated = await client.providers.updateProvider({
+    provider: { name, etag: read?.etag ?? '', labels: { tier: 'one' } },
+    ...mask,
+  })
+  t.not(updated.provider?.etag, read?.etag, 'its own change moves it')
+  t.match(
+    await refusal(
+      client.providers.updateProvider({ provider: { name, etag: read?.etag ?? '', labels: { tier: 'two' } }, ...mask }),
+    ),
+    { reason: 'ETAG_MISMATCH' },
+  )
+})
+
 void t.test('a client that never reads holds nobody up, and memory stays flat', { timeout: 120_000 }, async (t) => {
   const { test, client } = await start(t)
   const url = new URL(test.hub.apiUrl)

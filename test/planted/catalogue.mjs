@@ -110,8 +110,8 @@ export const catalogue = [
     changes: [
       {
         file: 'hub/dist/src/store/idempotency.js',
-        find: ".where('key', '=', key.key)",
-        replace: ".where('key', '=', `${key.key}?`)",
+        find: 'const row = byName.get(nameOf(key));',
+        replace: 'const row = undefined;',
       },
     ],
   },
@@ -121,7 +121,7 @@ export const catalogue = [
     what: 'A machine goes from one host straight to the next (I7).',
     changes: [
       {
-        file: 'hub/dist/src/store/reports.js',
+        file: 'hub/dist/src/store/report-writes.js',
         find: "{ state: next, operation: 'CLEAN' }",
         replace: "{ state: 'AVAILABLE', operation: null }",
       },
@@ -171,14 +171,34 @@ export const catalogue = [
     ],
   },
   {
+    name: 'inherited-doubt-forgotten',
+    profile: 'cloud',
+    what: 'That another instance left a create in doubt is forgotten with the first try that comes to nothing (I1, I2).',
+    changes: [
+      {
+        file: 'sdk/dist/provider/work-item.js',
+        find: 'inherited: this.inheritedDoubt }',
+        replace: 'inherited: undefined }',
+      },
+    ],
+  },
+  {
+    name: 'wipe-does-not-wait',
+    profile: 'cloud',
+    what: 'A host is taken off a machine while its installation may still be under way: it lands behind the wipe, and the next host finds it (I7).',
+    changes: [
+      { file: 'sdk/dist/provider/static.js', find: 'if (coveredAtMs > monotonicMs()) {', replace: 'if (false) {' },
+    ],
+  },
+  {
     name: 'orders-at-once',
     profile: 'mixed',
     what: 'Two orders of one key at one moment do not wait for each other (I8).',
     changes: [
       {
         file: 'hub/dist/src/store/idempotency.js',
-        find: 'select pg_advisory_xact_lock(hashtextextended(${`${key.scope} ${key.key}`}, 0))',
-        replace: 'select ${key.scope}::text',
+        find: 'select pg_advisory_xact_lock(hash)',
+        replace: 'select hash',
       },
     ],
   },

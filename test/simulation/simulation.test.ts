@@ -28,6 +28,9 @@ async function startServer(): Promise<string> {
   return database.connectionString
 }
 
+// The whole file may take longer than the runner's ordinary limit; each test has its own.
+t.setTimeout(1_500_000)
+
 void t.test('no seed breaks a promise', { timeout: 300_000 }, async (t) => {
   const totals = await runSeeds({ server, from: 1, seeds: 30, jobs: 2, onSeed: () => true })
   t.strictSame(totals.violations, [])

@@ -110,8 +110,8 @@ else {
   const whole = glob([
     'test/dist/integration',
     'test/dist/e2e',
-    // What is drawn from seeds runs once, on the axis where everything does.
-    ...(values.subset ? [] : ['test/dist/chaos', 'test/dist/simulation']),
+    // What is drawn from seeds, or measures, runs once, on the axis where everything does.
+    ...(values.subset ? [] : ['test/dist/bench', 'test/dist/chaos', 'test/dist/simulation']),
   ])
   const house = values.subset ? [] : glob(['test/dist/architecture'])
   const coverage =

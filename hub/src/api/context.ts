@@ -10,7 +10,7 @@ import type { Keyring } from '../secrets/keyring.js'
 import { readConsistently, encodeRevision } from '../store/changes.js'
 import type { Db, Tx } from '../store/database.js'
 import type { Cause } from '../store/events.js'
-import { findAnswer, once, type IdempotencyKey } from '../store/idempotency.js'
+import { once, type IdempotencyKey } from '../store/idempotency.js'
 import type { Wake, WakeTopic } from '../store/wake.js'
 
 export interface ApiConfig {
@@ -124,7 +124,8 @@ interface KeyedRequest {
   readonly request: { readonly schema: DescMessage; readonly message: MessageShape<DescMessage> }
 }
 
-function idempotencyKey(context: HandlerContext, order: KeyedRequest): IdempotencyKey | undefined {
+/** What a call's request_id stands for; undefined where it gave none. */
+export function idempotencyKey(context: HandlerContext, order: KeyedRequest): IdempotencyKey | undefined {
   if (order.requestId === '') return undefined
   return {
     scope: `${context.values.get(callerKey).tokenId} ${context.method.parent.typeName}/${context.method.name}`,
@@ -133,22 +134,6 @@ function idempotencyKey(context: HandlerContext, order: KeyedRequest): Idempoten
       .update(toBinary(order.request.schema, clone(order.request.schema, order.request.message)))
       .digest(),
   }
-}
-
-/**
- * The answer that the same request_id was given before. To be asked before anything about the request is checked: what was accepted once stays so, whatever has become
- * of the places that it could have had.
- *
- * @throws HubError IDEMPOTENCY_KEY_REUSED
- */
-export async function answerBefore<Response extends DescMessage>(
-  deps: ApiDeps,
-  context: HandlerContext,
-  order: KeyedRequest & { readonly response: Response },
-): Promise<MessageShape<Response> | undefined> {
-  const key = idempotencyKey(context, order)
-  const answer = key === undefined ? undefined : await findAnswer(deps.db, key)
-  return answer === undefined ? undefined : fromBinary(order.response, answer)
 }
 
 /**

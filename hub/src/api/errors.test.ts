@@ -23,7 +23,9 @@ void t.test('a database that is away or full is said to be, and is no defect of 
 })
 
 void t.test('a caller that went away is no defect either; what nobody foresaw is', async (t) => {
-  const gone = Object.assign(new Error('premature close'), { code: 'ERR_STREAM_PREMATURE_CLOSE' })
-  t.match(toConnectError(gone, 'r-1'), { defect: false, error: { code: Code.Canceled } })
+  for (const code of ['ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED', 'ERR_HTTP2_INVALID_STREAM']) {
+    const gone = Object.assign(new Error('the stream has been destroyed'), { code })
+    t.match(toConnectError(gone, 'r-1'), { defect: false, error: { code: Code.Canceled } }, code)
+  }
   t.match(toConnectError(fromDatabase('42601'), 'r-1'), { defect: true, error: { code: Code.Internal } })
 })

@@ -93,9 +93,12 @@ function fromLibrary(error: ConnectError): HubError | ConnectError {
     : error
 }
 
+/** What Node says of a response whose reader is gone: cut while written to, or destroyed before the next message of a watch. */
+const brokenOff = new Set(['ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED', 'ERR_HTTP2_INVALID_STREAM'])
+
 /** The caller went away in the middle: nobody's defect. */
 function isBrokenOff(thrown: unknown): boolean {
   if (!(thrown instanceof Error)) return false
   // ECONNRESET is not among them: it may as well be the database's connection, and who went away reads no answer.
-  return thrown.name === 'AbortError' || ('code' in thrown && thrown.code === 'ERR_STREAM_PREMATURE_CLOSE')
+  return thrown.name === 'AbortError' || ('code' in thrown && brokenOff.has(String(thrown.code)))
 }

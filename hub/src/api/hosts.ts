@@ -1,4 +1,4 @@
-import { create } from '@bufbuild/protobuf'
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import * as hub from '@slipway/proto/hub/v1'
 import { HubError } from '../domain/error/errors.js'
@@ -7,29 +7,21 @@ import { hostName, parseHostName, parseResourceName } from '../domain/names.js'
 import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
 import { inTransaction, type Tx } from '../store/database.js'
 import { appendEvents } from '../store/events.js'
-import {
-  findHost,
-  findWorkspace,
-  insertHost,
-  listHosts,
-  lockHost,
-  moveHost,
-  updateHost,
-  type HostListFilter,
-} from '../store/hosts.js'
+import { findHost, listHosts, lockHost, moveHost, updateHost, type HostListFilter } from '../store/hosts.js'
 import type { HostRow } from '../store/tables.js'
 import {
-  answerBefore,
   causeOf,
   checkEtag,
-  createOnce,
   decodePageToken,
+  idempotencyKey,
   maskedPaths,
   pageSize,
   readPage,
   type ApiDeps,
 } from './context.js'
 import { checkedLabels, hostStateNumbers, namesOf } from './convert.js'
+import { OrderLog } from './order-log.js'
+import { OrderReads } from './order-reads.js'
 import { checkOrder, classOfOrder } from './order.js'
 import { toHost } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
@@ -85,6 +77,9 @@ function event(row: HostRow, reason: EventDraft['reason'], message: string): Eve
 }
 
 export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeof hub.HostService> {
+  // Orders that come at the same time are checked and stored together.
+  const reads = new OrderReads(deps.db)
+  const orders = new OrderLog(deps)
   const withHost = async (
     resource: string,
     etag: string,
@@ -110,22 +105,24 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
     context: HandlerContext,
   ): Promise<hub.CreateHostResponse> => {
     const workspaceName = parseResourceName('workspace', request.parent, 'parent')
-    const workspace = await findWorkspace(deps.db, workspaceName)
+    const given = request.host ?? create(hub.HostSchema)
+    const key = idempotencyKey(context, {
+      requestId: request.requestId,
+      request: { schema: hub.CreateHostRequestSchema, message: request },
+    })
+    const [workspace, before] = await Promise.all([
+      reads.workspace(workspaceName),
+      // Asked before anything is checked: what was accepted once stays so, whatever has become of the places that it could have had.
+      key === undefined || request.validateOnly ? undefined : reads.answer(key),
+    ])
     if (workspace === undefined)
       throw new HubError('WORKSPACE_NOT_FOUND', `there is no workspace ${workspaceName}`, {
         metadata: { workspace: workspaceName },
       })
-    const given = request.host ?? create(hub.HostSchema)
-    const keyed = {
-      requestId: request.requestId,
-      request: { schema: hub.CreateHostRequestSchema, message: request },
-      response: hub.CreateHostResponseSchema,
-    }
-    const before = request.validateOnly ? undefined : await answerBefore(deps, context, keyed)
-    if (before !== undefined) return before
-    const order = await checkOrder(deps, { workspace: workspaceName, id: request.hostId, host: given })
+    if (before !== undefined) return fromBinary(hub.CreateHostResponseSchema, before)
+    const order = await checkOrder(deps, reads, { workspace: workspaceName, id: request.hostId, host: given })
     // With a request_id, a name that is in use may be this very order's own.
-    if (request.requestId === '' && (await findHost(deps.db, workspaceName, request.hostId)) !== undefined)
+    if (key === undefined && (await findHost(deps.db, workspaceName, request.hostId)) !== undefined)
       throw nameTaken(request.hostId)
     if (request.validateOnly) {
       const host = create(hub.HostSchema, {
@@ -137,32 +134,36 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
       return create(hub.CreateHostResponseSchema, { host, candidates: order.candidates, warnings: order.warnings })
     }
     const cause = causeOf(context)
-    return createOnce(deps, context, {
-      ...keyed,
-      wake: [{ kind: 'host' }],
-      work: async (tx) => {
-        if ((await findHost(tx, workspaceName, request.hostId)) !== undefined) throw nameTaken(request.hostId)
-        const machineClass = await classOfOrder(tx, given)
-        const row = await insertHost(tx, deps.keyring, {
-          workspace,
-          name: request.hostId,
-          hostname: order.hostname,
-          classId: machineClass.id,
-          className: machineClass.name,
-          classSpec: order.classSpec,
-          shape: order.shape,
-          placement: order.placement,
-          providerData: order.providerData,
-          userData: given.userData,
-          labels: order.labels,
-          annotations: given.annotations,
-          protected: given.protected,
-          createdBy: cause.actor,
-        })
-        await appendEvents(tx, cause, [event(row, 'HostOrdered', `Ordered as ${row.class_name}`)])
-        return create(hub.CreateHostResponseSchema, { host: toHost(row), warnings: order.warnings })
-      },
+    const answer = await orders.submit({
+      key,
+      cause,
+      className: order.className,
+      findClass: (tx) => classOfOrder(tx, given),
+      toHost: (machineClass) => ({
+        workspace,
+        name: request.hostId,
+        hostname: order.hostname,
+        classId: machineClass.id,
+        className: machineClass.name,
+        classSpec: order.classSpec,
+        shape: order.shape,
+        placement: order.placement,
+        providerData: order.providerData,
+        userData: given.userData,
+        labels: order.labels,
+        annotations: given.annotations,
+        protected: given.protected,
+        createdBy: cause.actor,
+      }),
+      toEvent: (row) => event(row, 'HostOrdered', `Ordered as ${row.class_name}`),
+      toAnswer: (row) =>
+        toBinary(
+          hub.CreateHostResponseSchema,
+          create(hub.CreateHostResponseSchema, { host: toHost(row), warnings: order.warnings }),
+        ),
+      nameTaken: () => nameTaken(request.hostId),
     })
+    return fromBinary(hub.CreateHostResponseSchema, answer)
   }
 
   return {

@@ -33,7 +33,7 @@ import {
 } from './context.js'
 import { checkedLabels, fromBootstrap, fromClassOfferings, fromSelector, fromShape } from './convert.js'
 import { checkAgainstSchema } from './provider-data.js'
-import { RolledBack, rolledBack } from './providers.js'
+import { RolledBack, rolledBack } from './dry-run.js'
 import { toMachineClass } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
 

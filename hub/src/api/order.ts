@@ -17,12 +17,11 @@ import {
   type Candidate,
   type Judged,
 } from '../domain/placement/placement.js'
-import type { Db, Tx } from '../store/database.js'
+import type { Tx } from '../store/database.js'
 import { classSpecOf, ensureClassForShape, findClass, nameForShape } from '../store/machine-classes.js'
-import { loadCandidates } from '../store/placement.js'
-import { findProvider } from '../store/providers.js'
 import type { MachineClassRow } from '../store/tables.js'
 import type { ApiDeps } from './context.js'
+import type { OrderReads } from './order-reads.js'
 import { checkedLabels, fromObject, fromPlacement, fromShape, toPrice } from './convert.js'
 import { classNotFound } from './machine-classes.js'
 import { checkAgainstSchema } from './provider-data.js'
@@ -30,7 +29,8 @@ import { checkAgainstSchema } from './provider-data.js'
 const validationDeadlineMs = 2_000
 const maxReasons = 10
 
-export interface CheckedOrder {
+export interface OrderCheck {
+  readonly className: string
   readonly hostname: string
   readonly classSpec: ClassSpec
   readonly shape: Shape | null
@@ -52,15 +52,12 @@ interface Order {
  *
  * @throws HubError CLASS_NOT_FOUND, CLASS_NOT_OFFERED, PROVIDER_DATA_INVALID, INVALID_FIELD.
  */
-export async function checkOrder(deps: ApiDeps, order: Order): Promise<CheckedOrder> {
+export async function checkOrder(deps: ApiDeps, reads: OrderReads, order: Order): Promise<OrderCheck> {
   const { host } = order
   const labels = checkedLabels(host.labels, 'host.labels')
   const placement = fromPlacement(host.placement, 'host.placement')
-  const { className, classSpec, shape } = await specOfOrder(deps.db, host)
-  const judged = judgePlacement(
-    { shape: classSpec.shape, placement },
-    await loadCandidates(deps.db, classSpec, placement),
-  )
+  const { className, classSpec, shape } = await specOfOrder(reads, host)
+  const judged = judgePlacement({ shape: classSpec.shape, placement }, await reads.candidates(classSpec, placement))
   if (!mayWait(judged)) throw notOffered(className, judged)
   const providerData = fromObject(host.providerData)
   const warnings: string[] = []
@@ -69,12 +66,18 @@ export async function checkOrder(deps: ApiDeps, order: Order): Promise<CheckedOr
     judged.find((place) => place.chosen) ?? judged.find((place) => place.rejected === undefined || mayWait([place]))
   if (chosen !== undefined) {
     warnings.push(
-      ...(await checkWithProvider(deps, order, chosen.candidate, { className, classSpec, providerData, labels })),
+      ...(await checkWithProvider(deps, reads, order, chosen.candidate, {
+        className,
+        classSpec,
+        providerData,
+        labels,
+      })),
     )
     if (!chosen.chosen)
       warnings.push(`Nothing can be had right now; the order would wait. ${chosen.rejected?.message ?? ''}`.trim())
   }
   return {
+    className,
     hostname: host.hostname === '' ? order.id : host.hostname,
     classSpec,
     shape,
@@ -104,7 +107,7 @@ export async function classOfOrder(tx: Tx, host: hub.Host): Promise<MachineClass
 }
 
 async function specOfOrder(
-  db: Db,
+  reads: OrderReads,
   host: hub.Host,
 ): Promise<{ readonly className: string; readonly classSpec: ClassSpec; readonly shape: Shape | null }> {
   if ((host.machineClass === '') === (host.shape === undefined)) {
@@ -117,7 +120,7 @@ async function specOfOrder(
     return { className: nameForShape(shape), classSpec: specForShape(shape), shape }
   }
   const name = parseResourceName('machine_class', host.machineClass, 'host.machine_class')
-  const row = await findClass(db, name)
+  const row = await reads.machineClass(name)
   if (row === undefined) throw classNotFound(name, 'host.machine_class')
   return { className: name, classSpec: classSpecOf(row), shape: null }
 }
@@ -138,6 +141,7 @@ function specForShape(shape: Shape): ClassSpec {
 
 async function checkWithProvider(
   deps: ApiDeps,
+  reads: OrderReads,
   order: Order,
   candidate: Candidate,
   what: {
@@ -147,7 +151,8 @@ async function checkWithProvider(
     readonly labels: Labels
   },
 ): Promise<string[]> {
-  const provider = await findProvider(deps.db, candidate.provider.name)
+  const { name } = candidate.provider
+  const provider = await reads.provider(name)
   if (provider === undefined) return []
   const data = layProviderData(candidate.providerData, what.providerData)
   checkAgainstSchema(provider.data_schema, data, {

@@ -4,7 +4,7 @@ import type { ServiceImpl } from '@connectrpc/connect'
 import * as hub from '@slipway/proto/hub/v1'
 import { ProviderKind } from '@slipway/proto/provider/v1'
 import { HubError, invalidField } from '../domain/error/errors.js'
-import type { EventDraft, JsonObject } from '../domain/facts.js'
+import type { EventDraft } from '../domain/facts.js'
 import { parseResourceName, resourceName } from '../domain/names.js'
 import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
 import { inTransaction, type Tx } from '../store/database.js'
@@ -19,7 +19,6 @@ import {
   lockProvider,
   readProviderDetails,
   updateProvider,
-  type ProviderChange,
   type ProviderListFilter,
 } from '../store/providers.js'
 import type { ProviderRow } from '../store/tables.js'
@@ -34,22 +33,13 @@ import {
   type ApiDeps,
 } from './context.js'
 import { checkedLabels, fromKind, fromObject, nameOf, toTime } from './convert.js'
+import { RolledBack, rolledBack } from './dry-run.js'
 import { fromOrphanPolicy } from './orphan-resources.js'
-import { checkAgainstSchema } from './provider-data.js'
+import { changedText, changeOf, checkConfiguration, immutable, mutableFields, refusePolicy } from './provider-change.js'
 import { toProvider } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
 
 const defaultTtlMs = 3_600_000
-const mutable = [
-  'config',
-  'credentials',
-  'labels',
-  'annotations',
-  'auto_accept_machines',
-  'draining',
-  'orphan_policy',
-] as const
-
 const stateNumbers = {
   PENDING: hub.ProviderState.PENDING,
   CONNECTED: hub.ProviderState.CONNECTED,
@@ -84,36 +74,6 @@ function matches(filter: ProviderListFilter, name: string, row: ProviderRow): bo
 
 function event(row: Pick<ProviderRow, 'id' | 'name'>, reason: EventDraft['reason'], message: string): EventDraft {
   return { subject: resourceName('provider', row.name), reason, message, severity: 'INFO', providerId: row.id }
-}
-
-/** Checks configuration and credentials against what the provider's instances have told of them. */
-function checkConfiguration(row: ProviderRow, change: ProviderChange): void {
-  const known = row.state !== 'PENDING' || row.config_schema !== '' || row.data_schema !== ''
-  const about = { reason: 'PROVIDER_CONFIG_INVALID' as const, provider: row.name, known }
-  if (change.config !== undefined)
-    checkAgainstSchema(row.config_schema, change.config, { ...about, field: 'provider.config' })
-  if (change.credentials !== undefined)
-    checkAgainstSchema(row.credentials_schema, change.credentials, { ...about, field: 'provider.credentials' })
-}
-
-function changeOf(
-  provider: hub.Provider,
-  paths: ReadonlySet<(typeof mutable)[number]>,
-  explicit: boolean,
-): ProviderChange {
-  const credentials: JsonObject | undefined =
-    provider.credentials === undefined ? undefined : fromObject(provider.credentials)
-  return {
-    ...(paths.has('config') && (explicit || provider.config !== undefined) && { config: fromObject(provider.config) }),
-    // Left out, credentials stay as they are: nobody can read them to give them back.
-    ...(paths.has('credentials') && credentials !== undefined && { credentials }),
-    ...(paths.has('labels') && { labels: checkedLabels(provider.labels, 'provider.labels') }),
-    ...(paths.has('annotations') && { annotations: provider.annotations }),
-    ...(paths.has('auto_accept_machines') && { autoAcceptMachines: provider.autoAcceptMachines }),
-    ...(paths.has('draining') && { draining: provider.draining }),
-    ...(paths.has('orphan_policy') &&
-      (explicit || provider.orphanPolicy !== undefined) && { orphanPolicy: fromOrphanPolicy(provider.orphanPolicy) }),
-  }
 }
 
 export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeof hub.ProviderService> {
@@ -198,7 +158,11 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
     async updateProvider(request, context) {
       const given = request.provider ?? create(hub.ProviderSchema)
       const name = parseResourceName('provider', given.name, 'provider.name')
-      const change = changeOf(given, maskedPaths(request.updateMask?.paths, mutable), request.updateMask !== undefined)
+      const change = changeOf(
+        given,
+        maskedPaths(request.updateMask?.paths, mutableFields),
+        request.updateMask !== undefined,
+      )
       const before = await findProvider(deps.db, name)
       if (before === undefined) throw providerNotFound(name)
       if (given.family !== '' && given.family !== before.family) throw immutable('provider.family')
@@ -306,43 +270,4 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
       return { joinToken: made.token, expireTime: toTime(made.expiresAt), gatewayAddress: deps.config.gatewayAdvertise }
     },
   }
-}
-
-/** @throws HubError INVALID_FIELD for a policy about orphans where there can be none. */
-function refusePolicy(provider: hub.Provider, kind: ProviderRow['kind']): void {
-  if (provider.orphanPolicy === undefined || kind === 'DYNAMIC') return
-  throw invalidField(
-    'provider.orphan_policy',
-    'is for dynamic providers; a static one creates nothing that could be left over',
-  )
-}
-
-export function immutable(field: string): HubError {
-  return new HubError('FIELD_IMMUTABLE', `${field}: it cannot be changed; make a new one instead`, {
-    violations: [{ field, description: 'cannot be changed; make a new one instead' }],
-  })
-}
-
-function changedText(before: ProviderRow, after: ProviderRow, change: ProviderChange): string {
-  const what = [
-    ...(after.config_version !== before.config_version ? [`configuration version ${after.config_version}`] : []),
-    ...(change.credentials === undefined ? [] : ['new credentials']),
-  ]
-  return what.length === 0 ? 'Changed' : `Changed: ${what.join(', ')}`
-}
-
-/** Carries the answer of a piece of work that was only tried out of a transaction that is rolled back. */
-export class RolledBack extends Error {
-  readonly answer: unknown
-
-  constructor(answer: unknown) {
-    super('rolled back on purpose')
-    this.answer = answer
-  }
-}
-
-/** Gives the answer of a {@link RolledBack}; rethrows anything else. */
-export function rolledBack<Answer>(thrown: unknown): Answer {
-  if (thrown instanceof RolledBack) return thrown.answer as Answer
-  throw thrown
 }

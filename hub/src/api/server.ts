@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import type { DescService } from '@bufbuild/protobuf'
 import { connectNodeAdapter, compressionGzip } from '@connectrpc/connect-node'
 import { healthV1, reflectionV1, reflectionV1Alpha } from '@slipway/proto/grpc'
@@ -46,6 +47,8 @@ export async function startApi(deps: ApiDeps): Promise<ApiServer> {
   const { db, wake, epoch, config } = deps
   const log = deps.log.child({ component: 'api' })
   const draining = new AbortController()
+  // Each open call listens until it ends, and Connect takes it off again: as many as there are watchers, which is no leak.
+  setMaxListeners(0, draining.signal)
   const changes = new Feed({ db, wake, epoch, log, read: readChangesAfter })
   const events = new Feed({ db, wake, epoch, log, read: readEventsAfter })
   const parts = { deps, feed: changes, draining: draining.signal }

@@ -27,7 +27,8 @@ export const lifecycles: readonly Lifecycle[] = [
   {
     title: 'Host',
     about:
-      'What a tenant orders and keeps. ERROR is left by a retry or a release, and by nothing that happens without a person but the return of what was lost.',
+      'What a tenant orders and keeps. ERROR is left by a retry or a release, and by nothing that happens without a person but the return of what was lost. ' +
+      'Where the facts are ahead of it, a host makes several moves in one commit: a watcher that saw PLACED may see READY next. It skips no move for that.',
     start: ['ORDERED'],
     final: 'RELEASED',
     states: hostStates,

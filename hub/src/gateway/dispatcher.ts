@@ -3,7 +3,7 @@ import { create } from '@bufbuild/protobuf'
 import { ClaimedSchema, DesiredChangedSchema, ItemRefSchema } from '@slipway/proto/provider/v1'
 import { inTransaction } from '../store/database.js'
 import { appendEvents } from '../store/events.js'
-import { scheduleHost } from '../store/host-schedule.js'
+import { scheduleHosts } from '../store/host-schedule.js'
 import type { MachineRequestRow } from '../store/tables.js'
 import {
   claimDueItems,
@@ -34,9 +34,12 @@ export class Dispatcher {
   readonly #deps: GatewayDeps
   readonly #registry: SessionRegistry
   readonly #log: Logger
+  /** Providers that may have work that is due. */
   readonly #wanted = new Set<string>()
   /** Sessions that may hold claims, or were to be told of wishes, that they were not told of: the answer of the database was lost. */
   readonly #doubtful = new Set<string>()
+  /** Providers that may have changed their wishes about what is held. */
+  readonly #changed = new Set<string>()
   #running: Promise<void> | undefined
   #stopped = false
 
@@ -46,11 +49,22 @@ export class Dispatcher {
     this.#log = deps.log.child({ component: 'dispatcher' })
   }
 
-  /** Looks for work of these providers, soon. */
+  /** Looks for work of these providers, and for changed wishes, soon. */
   request(...providerIds: readonly string[]): void {
     if (this.#stopped) return
-    for (const id of providerIds) if (this.#registry.hasProvider(id)) this.#wanted.add(id)
+    for (const id of providerIds) {
+      if (!this.#registry.hasProvider(id)) continue
+      this.#wanted.add(id)
+      this.#changed.add(id)
+    }
     if (this.#wanted.size > 0) this.#running ??= this.#run()
+  }
+
+  /** Looks for work of a provider that had no credit left, soon. */
+  requestWork(providerId: string): void {
+    if (this.#stopped || !this.#registry.hasProvider(providerId)) return
+    this.#wanted.add(providerId)
+    this.#running ??= this.#run()
   }
 
   /** Claims nothing more; resolves when nothing is under way. */
@@ -63,10 +77,12 @@ export class Dispatcher {
     await new Promise((resolve) => setImmediate(resolve))
     while (this.#wanted.size > 0 && !this.#stopped) {
       const providers = new Set(this.#wanted)
+      const changed = new Set(this.#changed)
       this.#wanted.clear()
+      this.#changed.clear()
       try {
         await this.#tellAnew()
-        await this.#tellChanges(providers)
+        await this.#tellChanges(changed)
         if (await this.#claim(providers)) for (const id of providers) this.#wanted.add(id)
       } catch (error) {
         // Committed or not: the sessions are told anew of all that they hold, when the sweep asks again.
@@ -87,8 +103,7 @@ export class Dispatcher {
       async (tx) => {
         const claimed = await claimDueItems(tx, credits)
         if (claimed.length === 0) return { items: claimed, details: undefined }
-        await this.#takeUp(tx, claimed)
-        return { items: claimed, details: await loadItemDetails(tx, claimed) }
+        return { items: claimed, details: await this.#takeUp(tx, claimed) }
       },
       'claim',
     )
@@ -108,8 +123,7 @@ export class Dispatcher {
         this.#deps.db,
         async (tx) => {
           const held = await takeHeldItems(tx, ids)
-          if (held.length > 0) await this.#takeUp(tx, held)
-          return { items: held, details: await loadItemDetails(tx, held) }
+          return { items: held, details: await this.#takeUp(tx, held) }
         },
         'wish',
       )
@@ -118,18 +132,26 @@ export class Dispatcher {
     this.#doubtful.clear()
   }
 
-  async #takeUp(tx: Tx, items: readonly ClaimedItem[]): Promise<void> {
+  /** Moves on what is taken up, and reads what its holders are to be told. */
+  async #takeUp(tx: Tx, items: readonly ClaimedItem[]): Promise<ItemDetails> {
     const requests = await markRequestsTakenUp(
       tx,
       items.filter((item) => item.kind === 'MACHINE_REQUEST').map((item) => item.id),
     )
-    await appendEvents(tx, { actor: 'hub', requestId: '' }, requests.map(takenUpEvent))
-    for (const request of requests)
-      await scheduleHost(tx, { organizationId: request.organization_id, hostId: request.host_id })
+    const [details] = await Promise.all([
+      loadItemDetails(tx, items, requests),
+      appendEvents(tx, { actor: 'hub', requestId: '' }, requests.map(takenUpEvent)),
+      scheduleHosts(
+        tx,
+        requests.map((request) => ({ organizationId: request.organization_id, hostId: request.host_id })),
+      ),
+    ])
+    return details
   }
 
   async #tellChanges(providers: ReadonlySet<string>): Promise<void> {
-    const sessions = this.#registry.sessionsOf(providers)
+    const sessions = this.#registry.sessionsOf(providers).filter((session) => session.holds)
+    if (sessions.length === 0) return
     const { items, details } = await inTransaction(
       this.#deps.db,
       async (tx) => {
@@ -138,8 +160,7 @@ export class Dispatcher {
           sessions.map((session) => session.id),
         )
         if (changed.length === 0) return { items: changed, details: undefined }
-        await this.#takeUp(tx, changed)
-        return { items: changed, details: await loadItemDetails(tx, changed) }
+        return { items: changed, details: await this.#takeUp(tx, changed) }
       },
       'wish',
     )

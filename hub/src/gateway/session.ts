@@ -34,8 +34,8 @@ export interface SessionIdentity {
 }
 
 export interface SessionHooks {
-  /** Credit has come back, or there is more of it. */
-  readonly wantsWork: () => void
+  /** It takes work again, after it could take no more. */
+  readonly creditBack: () => void
   readonly capacityChanged: (capacity: number) => void
   readonly heartbeat: (heartbeat: Heartbeat) => void
   /** Everything that concerns the provider as a whole: inventory, offerings, answers to Configure and RemoveOrphan. */
@@ -92,6 +92,11 @@ export class ProviderSession {
     return this.#draining ? 0 : Math.max(0, this.#capacity - this.#held.size)
   }
 
+  /** Whether it works on anything. */
+  get holds(): boolean {
+    return this.#held.size > 0
+  }
+
   /** Whether it can be given orders to remove orphans. */
   get removesOrphans(): boolean {
     return !this.#draining && this.capabilities.has('REMOVE_ORPHAN')
@@ -110,9 +115,8 @@ export class ProviderSession {
   revoke(itemId: string, fence: number, reason: string): void {
     const claim = this.#held.get(itemId)
     if (claim?.fence !== fence) return
-    this.#held.delete(itemId)
     this.send({ case: 'revoked', value: create(RevokedSchema, { item: claim.ref, fence: BigInt(fence), reason }) })
-    this.#hooks.wantsWork()
+    this.#letGo(itemId, fence)
   }
 
   send(body: HubMessage['body']): void {
@@ -135,7 +139,6 @@ export class ProviderSession {
       case 'ready':
         this.#capacity = body.value.capacity
         this.#hooks.capacityChanged(this.#capacity)
-        this.#hooks.wantsWork()
         return
       case 'report':
         this.#report(body.value)
@@ -215,7 +218,7 @@ export class ProviderSession {
         this.send({ case: 'ack', value: create(AckSchema, { sequence: report.sequence }) })
         return
       }
-      if (result.reason === 'STALE_FENCE' || result.reason === 'UNKNOWN_ITEM') this.#letGo(entry)
+      if (result.reason === 'STALE_FENCE' || result.reason === 'UNKNOWN_ITEM') this.#letGo(entry.itemId, entry.fence)
       this.send({
         case: 'nack',
         value: create(NackSchema, {
@@ -235,15 +238,16 @@ export class ProviderSession {
         ? ({ kind: 'settled', generation: Number(release.outcome.value) } as const)
         : ({ kind: 'retry', afterMs: toMs(release.outcome.value) } as const)
     const entry = this.#entry(itemId, release.fence, body)
-    void this.#workLog.submit(entry).then(() => {
-      this.#letGo(entry)
-      this.#hooks.wantsWork()
-    })
+    void this.#workLog.submit(entry).then(() => this.#letGo(itemId, entry.fence))
   }
 
   /** The item may be held anew by now, under a higher fence: then it stays. */
-  #letGo(entry: WorkEntry): void {
-    if (this.#held.get(entry.itemId)?.fence === entry.fence) this.#held.delete(entry.itemId)
+  #letGo(itemId: string, fence: number): void {
+    if (this.#held.get(itemId)?.fence !== fence) return
+    // Where credit was left, whatever was due has been claimed already.
+    const wasFull = this.credit === 0
+    this.#held.delete(itemId)
+    if (wasFull) this.#hooks.creditBack()
   }
 
   #entry(itemId: string, fence: bigint, body: WorkEntry['body']): WorkEntry {

@@ -166,8 +166,11 @@ export class StreamHandler {
         else this.#log.warn({ err: error }, `cannot store ${what} now`)
       })
     return new ProviderSession(identity, this.#outbox, workLog, {
-      wantsWork: () => dispatcher.request(identity.providerId),
-      capacityChanged: (capacity) => attempt('capacity', setSessionCapacity(deps.db, identity.id, capacity)),
+      creditBack: () => dispatcher.requestWork(identity.providerId),
+      capacityChanged: (capacity) => {
+        attempt('capacity', setSessionCapacity(deps.db, identity.id, capacity))
+        dispatcher.requestWork(identity.providerId)
+      },
       heartbeat: (heartbeat) => {
         heartbeats.heard(identity.id)
         const facts = JSON.stringify([

@@ -43,11 +43,11 @@ function makeHostRound(deps: ReconcilerDeps): () => Promise<number> {
   const round = async () => {
     graceUntil ??= new Date((await databaseNow(db)).getTime() + (config.startGraceMs ?? defaultStartGraceMs))
     const taken = await takeDueHosts(db, batchSize, holdMs)
-    if (taken.length > 0) {
-      await reconcileHosts(deps, taken, graceUntil)
-      return 0
-    }
+    if (taken.length > 0) await reconcileHosts(deps, taken, graceUntil)
+    if (taken.length === batchSize) return 0
     const dueInMs = await nextDueInMs(db)
+    // Something happened to them, or to others, meanwhile.
+    if (taken.length > 0 && dueInMs === 0) return 0
     return Math.max(shortestRestMs, Math.min(config.sweepMs, dueInMs ?? config.sweepMs))
   }
   return async () => {

@@ -1,11 +1,11 @@
 import { sql } from 'kysely'
 import t from 'tap'
 import { withDatabase } from '../../testing/index.js'
-import { isConnectionLoss } from './database.js'
+import { inTransaction, isConnectionLoss, type Tx } from './database.js'
 
 void t.test('a connection that is lost between two statements of a transaction', async (t) => {
   const { db } = await withDatabase(t)
-  const lost = db.transaction().execute(async (tx) => {
+  const lost = inTransaction(db, async (tx) => {
     const own = await sql<{ pid: number }>`select pg_backend_pid() as pid`.execute(tx)
     await sql`select pg_terminate_backend(${own.rows[0]?.pid})`.execute(db)
     // The loss is noticed while nothing is under way; an error event that nobody hears would end the process here.
@@ -20,4 +20,61 @@ void t.test('a connection that is lost between two statements of a transaction',
   t.ok(isConnectionLoss(error), `the transaction fails, and the process lives: ${String(error)}`)
   const after = await sql<{ one: number }>`select 1 as one`.execute(db)
   t.strictSame(after.rows, [{ one: 1 }], 'the next statement has another connection')
+})
+
+void t.test('statements of a transaction that are started together', async (t) => {
+  const { db } = await withDatabase(t)
+  await sql`create table lines (place serial, text text unique)`.execute(db)
+  const write = (text: string) => (tx: Tx) => sql`insert into lines (text) values (${text})`.execute(tx)
+  await t.test('are executed in their order', async (t) => {
+    const texts = Array.from({ length: 50 }, (_, index) => `line ${index}`)
+    await inTransaction(db, (tx) => Promise.all(texts.map((text) => write(text)(tx))))
+    const stored = await sql<{ text: string }>`select text from lines order by place`.execute(db)
+    t.strictSame(
+      stored.rows.map((row) => row.text),
+      texts,
+    )
+  })
+
+  await t.test('are all undone where one fails, and leave nothing open', async (t) => {
+    await t.rejects(
+      inTransaction(db, (tx) => Promise.all(['new 1', 'line 7', 'new 2'].map((text) => write(text)(tx)))),
+      { code: '23505' },
+    )
+    const stored = await sql<{ n: number }>`select count(*)::int as n from lines where text like 'new%'`.execute(db)
+    t.strictSame(stored.rows, [{ n: 0 }])
+    const open = await sql<{ n: number }>`
+      select count(*)::int as n from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'
+    `.execute(db)
+    t.strictSame(open.rows, [{ n: 0 }])
+  })
+
+  await t.test('are refused once the transaction is over', async (t) => {
+    let late: Promise<unknown> = Promise.resolve()
+    let kept: Tx | undefined
+    await inTransaction(db, (tx) => {
+      kept = tx
+      return write('in time')(tx)
+    })
+    if (kept !== undefined) late = write('too late')(kept)
+    await t.rejects(late, { message: 'the transaction is over' })
+  })
+})
+
+void t.test('statements that were prepared before a migration', async (t) => {
+  const { db } = await withDatabase(t)
+  await sql`create table growing (id int)`.execute(db)
+  await sql`insert into growing values (1)`.execute(db)
+  const read = () =>
+    inTransaction(db, async (tx) => (await sql<object>`select * from growing where id = ${1}`.execute(tx)).rows)
+  for (let round = 0; round < 5; round++) t.strictSame(await read(), [{ id: 1 }])
+  const prepared = await sql`select from pg_prepared_statements where statement like 'select * from growing%'`.execute(
+    db,
+  )
+  t.equal(prepared.rows.length, 1, 'what repeats is prepared')
+  await sql`alter table growing add column size int`.execute(db)
+  t.strictSame(await read(), [{ id: 1, size: null }], 'are prepared anew in a transaction')
+  await sql`alter table growing add column name text`.execute(db)
+  const alone = await sql<object>`select * from growing where id = ${1}`.execute(db)
+  t.strictSame(alone.rows, [{ id: 1, size: null, name: null }], 'and by themselves')
 })

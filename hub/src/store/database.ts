@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Kysely, PostgresDialect, sql, type Transaction } from 'kysely'
+import { CompiledQuery, Kysely, PostgresDialect, sql, Transaction, type DatabaseConnection } from 'kysely'
 import pg from 'pg'
 import { failpoint, PlantedFault, type TransactionPoint } from '../observe/failpoint.js'
+import { forgetPlans, isOutdatedPlan, PreparingClient } from './prepared.js'
 import type { Tables } from './tables.js'
 
 /** Anything that statements run on: the pool, or one transaction. */
@@ -61,6 +62,7 @@ export function openDatabase(options: DatabaseOptions): Db {
     idle_in_transaction_session_timeout: options.idleInTransactionMs ?? 30_000,
     statement_timeout: 60_000,
     application_name: 'slipway-hub',
+    Client: PreparingClient,
   })
   pool.on('error', (error) => options.onIdleError?.(error))
   // The pool listens to idle connections alone. One that is lost between two statements of a transaction would end the process; as it is, its next statement fails.
@@ -69,15 +71,16 @@ export function openDatabase(options: DatabaseOptions): Db {
 }
 
 /**
- * Runs `work` in a READ COMMITTED transaction, again where PostgreSQL asks for it (serialization failure, deadlock). So `work` must have no
- * effect but its statements.
+ * Runs `work` in a READ COMMITTED transaction, again where PostgreSQL asks for it (serialization failure, deadlock, a plan that a migration has outdated).
+ * So `work` must have no effect but its statements. Statements that it starts together are executed in the order in which they were started, and
+ * cost one round trip.
  *
  * @param point what it is for, as a place for planted faults on either side of the commit.
  */
 export async function inTransaction<T>(db: Db, work: (tx: Tx) => Promise<T>, point?: TransactionPoint): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
-      const result = await db.transaction().execute(async (tx) => {
+      const result = await transact(db, async (tx) => {
         const done = await work(tx)
         if (point !== undefined) await failpoint(`hub.${point}.before-commit`)
         return done
@@ -85,10 +88,55 @@ export async function inTransaction<T>(db: Db, work: (tx: Tx) => Promise<T>, poi
       if (point !== undefined) await failpoint(`hub.${point}.after-commit`)
       return result
     } catch (error) {
-      if (attempt >= maxTries || !retryStates.has(sqlState(error) ?? '')) throw error
+      const outdated = isOutdatedPlan(error)
+      if (outdated) forgetPlans()
+      if (attempt >= maxTries || !(outdated || retryStates.has(sqlState(error) ?? ''))) throw error
       await sleep(Math.random() * 2 ** attempt * 5)
     }
   }
+}
+
+/** Runs reads on one connection: those that are started together cost one round trip. */
+export function onOneConnection<T>(db: Db, reads: (connection: Db) => Promise<T>): Promise<T> {
+  return db.getExecutor().provideConnection((connection) => reads(over(db, connection, () => true)))
+}
+
+/** One transaction. Kysely's own would hold each statement back until the one before it is answered. */
+function transact<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
+  return db.getExecutor().provideConnection(async (connection) => {
+    let open = true
+    await connection.executeQuery(CompiledQuery.raw('begin'))
+    try {
+      const result = await work(over(db, connection, () => open))
+      open = false
+      await connection.executeQuery(CompiledQuery.raw('commit'))
+      return result
+    } catch (error) {
+      open = false
+      // Where this fails, the connection is lost, and the transaction with it; what failed first tells more.
+      await connection.executeQuery(CompiledQuery.raw('rollback')).catch(() => undefined)
+      throw error
+    }
+  })
+}
+
+/** Statements over one connection, none of which waits for another. */
+function over(db: Db, connection: DatabaseConnection, isOpen: () => boolean): Tx {
+  const provider = {
+    provideConnection: async <R>(run: (connection: DatabaseConnection) => Promise<R>): Promise<R> => {
+      // It would be executed outside of any transaction, or in somebody else's.
+      if (!isOpen()) throw new Error('the transaction is over')
+      return run(connection)
+    },
+  }
+  // Only its executor is ever asked: a transaction begins no other one.
+  const none = {} as never
+  return new Transaction<Tables>({
+    config: none,
+    dialect: none,
+    driver: none,
+    executor: db.getExecutor().withConnectionProvider(provider),
+  })
 }
 
 /** The database's clock: the only one that times are compared by. */

@@ -3,7 +3,8 @@ import type { HostRecord, HostView, RequestView } from '../domain/host/record.js
 import { hostName } from '../domain/names.js'
 import type { Db, Tx } from './database.js'
 import type { TakenHost } from './host-schedule.js'
-import type { HostRow, MachineRequestRow } from './tables.js'
+import { rowsAs } from './rows.js'
+import type { HostRow, MachineRequestRow, MachineRow } from './tables.js'
 
 // What the reconciler reads and writes. Locks are taken in the one order: work items, requests, machines, hosts, and schedules last.
 
@@ -12,6 +13,8 @@ export interface LockedHost {
   readonly taken: TakenHost
   readonly row: HostRow
   readonly view: HostView
+  /** The user-data that an ORDERED host's order brought along, sealed. */
+  readonly sealedUserData: Buffer | null
 }
 
 /** The database's clock: the only one that times are compared by. */
@@ -24,29 +27,30 @@ export async function databaseNow(db: Db): Promise<Date> {
 
 export interface LockedHosts {
   readonly hosts: readonly LockedHost[]
-  /** They were given another request at this very moment, and are to be looked at anew. */
+  /** They were given another request since they were taken, and are to be looked at anew. */
   readonly changed: readonly TakenHost[]
 }
 
 /** Locks hosts and what is beneath them, and reads them. Hosts that are gone are left out. */
 export async function lockHosts(tx: Tx, taken: readonly TakenHost[], graceUntil: Date): Promise<LockedHosts> {
-  const hostIds = taken.map((host) => host.hostId)
-  const before = await tx.selectFrom('hosts').select(['id', 'request_id']).where('id', 'in', hostIds).execute()
-  const requestIds = before.flatMap((host) => (host.request_id === null ? [] : [host.request_id]))
-  const requests = await lockRequests(tx, requestIds)
-  const rows = await tx.selectFrom('hosts').selectAll().where('id', 'in', hostIds).orderBy('id').forUpdate().execute()
-  const connections = await connectedSince(tx, [
-    ...new Set([...requests.values()].map((request) => request.row.provider_id)),
+  const requests = await lockRequests(
+    tx,
+    taken.flatMap((host) => (host.requestId === null ? [] : [host.requestId])),
+  )
+  const [rows, { now, since }] = await Promise.all([
+    lockHostRows(
+      tx,
+      taken.map((host) => host.hostId),
+    ),
+    connectedSince(tx, [...new Set([...requests.values()].map((request) => request.row.provider_id))]),
   ])
-  const now = await databaseNow(tx)
-  const requestBefore = new Map(before.map((host) => [host.id, host.request_id]))
   const takenById = new Map(taken.map((host) => [host.hostId, host]))
   const hosts: LockedHost[] = []
   const changed: TakenHost[] = []
-  for (const row of rows) {
+  for (const { sealedUserData, ...row } of rows) {
     const host = takenById.get(row.id)
     if (host === undefined) continue
-    if (requestBefore.get(row.id) !== row.request_id) {
+    if (host.requestId !== row.request_id) {
       changed.push(host)
       continue
     }
@@ -55,15 +59,31 @@ export async function lockHosts(tx: Tx, taken: readonly TakenHost[], graceUntil:
       host: toHostRecord(row),
       request: request === undefined ? null : toRequestView(request.row, request.neverClaimed),
       machineState: request?.machineState ?? null,
-      connection: {
-        connectedSince: (request === undefined ? undefined : connections.get(request.row.provider_id)) ?? null,
-      },
+      connection: { connectedSince: (request === undefined ? undefined : since.get(request.row.provider_id)) ?? null },
       now,
       graceUntil,
     }
-    hosts.push({ taken: host, row, view })
+    hosts.push({ taken: host, row, view, sealedUserData })
   }
   return { hosts, changed }
+}
+
+/** Hosts, with the user-data that an order brought along, as long as it is needed to place it. */
+async function lockHostRows(
+  tx: Tx,
+  ids: readonly string[],
+): Promise<(HostRow & { readonly sealedUserData: Buffer | null })[]> {
+  if (ids.length === 0) return []
+  const result = await sql<HostRow & { readonly sealedUserData: Buffer | null }>`
+    select h.*, (
+      select s.user_data_sealed from host_secrets s where h.state = 'ORDERED' and s.organization_id = h.organization_id and s.host_id = h.id
+    ) as "sealedUserData"
+    from hosts h
+    where h.id = any(${[...ids]}::uuid[])
+    order by h.id
+    for update of h
+  `.execute(tx)
+  return result.rows
 }
 
 interface LockedRequest {
@@ -74,36 +94,23 @@ interface LockedRequest {
 
 async function lockRequests(tx: Tx, ids: readonly string[]): Promise<ReadonlyMap<string, LockedRequest>> {
   if (ids.length === 0) return new Map()
-  const items = await tx
-    .selectFrom('work_items')
-    .select(['id', 'fence', 'session_id'])
-    .where('id', 'in', ids)
-    .orderBy('provider_id')
-    .orderBy('id')
-    .forUpdate()
-    .execute()
-  const unclaimed = new Set(items.filter((item) => item.fence === 0 && item.session_id === null).map((item) => item.id))
-  const rows = await tx
-    .selectFrom('machine_requests')
-    .selectAll()
-    .where('id', 'in', ids)
-    .orderBy('id')
-    .forUpdate()
-    .execute()
-  const machineIds = rows.flatMap((row) => (row.machine_id === null ? [] : [row.machine_id]))
-  const machines =
-    machineIds.length === 0
-      ? []
-      : await tx
-          .selectFrom('machines')
-          .select(['id', 'state'])
-          .where('id', 'in', machineIds)
-          .orderBy('id')
-          .forUpdate()
-          .execute()
-  const stateOf = new Map(machines.map((machine) => [machine.id, machine.state]))
+  const [items, rows] = await Promise.all([
+    sql<{ id: string; unclaimed: boolean }>`/* lock-items */
+      select id, fence = 0 and session_id is null as unclaimed
+      from work_items
+      where id = any(${[...ids]}::uuid[])
+      order by provider_id, id
+      for update
+    `.execute(tx),
+    sql<MachineRequestRow>`
+      select * from machine_requests where id = any(${[...ids]}::uuid[]) order by id for update
+    `.execute(tx),
+  ])
+  const unclaimed = new Set(items.rows.filter((item) => item.unclaimed).map((item) => item.id))
+  const machineIds = rows.rows.flatMap((row) => (row.machine_id === null ? [] : [row.machine_id]))
+  const stateOf = await lockMachineStates(tx, machineIds)
   return new Map(
-    rows.map((row) => [
+    rows.rows.map((row) => [
       row.id,
       {
         row,
@@ -114,29 +121,62 @@ async function lockRequests(tx: Tx, ids: readonly string[]): Promise<ReadonlyMap
   )
 }
 
-async function connectedSince(db: Db, providerIds: readonly string[]): Promise<ReadonlyMap<string, Date>> {
-  if (providerIds.length === 0) return new Map()
-  const rows = await db
-    .selectFrom('sessions')
-    .select((select) => ['provider_id', select.fn.min('connected_at').as('since')])
-    .where('provider_id', 'in', providerIds)
-    .where('ended_at', 'is', null)
-    .where(sql<boolean>`expires_at > clock_timestamp()`)
-    .groupBy('provider_id')
-    .execute()
-  return new Map(rows.map((row) => [row.provider_id, row.since]))
+async function lockMachineStates(tx: Tx, ids: readonly string[]): Promise<ReadonlyMap<string, MachineRow['state']>> {
+  if (ids.length === 0) return new Map()
+  const result = await sql<Pick<MachineRow, 'id' | 'state'>>`/* lock-machines */
+    select id, state from machines where id = any(${[...ids]}::uuid[]) order by id for update
+  `.execute(tx)
+  return new Map(result.rows.map((machine) => [machine.id, machine.state]))
 }
 
-/** Stores what a decision made of a host. Nothing is written where nothing has changed. */
-export async function saveHost(tx: Tx, before: HostRecord, after: HostRecord): Promise<boolean> {
-  const columns = hostColumns(after)
-  if (JSON.stringify(columns) === JSON.stringify(hostColumns(before))) return false
-  await tx
-    .updateTable('hosts')
-    .set(columns)
-    .where('organization_id', '=', after.organizationId)
-    .where('id', '=', after.id)
-    .execute()
+/** Since when providers have been connected without a break, and what time it is, by the database's clock. */
+async function connectedSince(
+  db: Db,
+  providerIds: readonly string[],
+): Promise<{ readonly now: Date; readonly since: ReadonlyMap<string, Date> }> {
+  const result = await sql<{ now: Date; providerId: string | null; since: Date | null }>`/* connected-since */
+    select clock_timestamp() as now, p.id as "providerId", (
+      select min(s.connected_at) from sessions s where s.provider_id = p.id and s.ended_at is null and s.expires_at > clock_timestamp()
+    ) as since
+    from (values (1)) one
+    left join unnest(${[...providerIds]}::uuid[]) as p (id) on true
+  `.execute(db)
+  const [first] = result.rows
+  if (first === undefined) throw new Error('the database told no time')
+  const since = result.rows.flatMap((row): [string, Date][] =>
+    row.providerId === null || row.since === null ? [] : [[row.providerId, row.since]],
+  )
+  return { now: first.now, since: new Map(since) }
+}
+
+/** What a decision made of a host. */
+export interface HostSave {
+  readonly before: HostRecord
+  readonly after: HostRecord
+}
+
+/** Stores what decisions made of hosts, in one statement. Nothing is written where nothing has changed. Says whether anything has. */
+export async function saveHosts(tx: Tx, saves: readonly HostSave[]): Promise<boolean> {
+  const rows = saves.flatMap(({ before, after }) => {
+    const columns = hostColumns(after)
+    if (JSON.stringify(columns) === JSON.stringify(hostColumns(before))) return []
+    return [{ organization_id: after.organizationId, id: after.id, ...columns }]
+  })
+  if (rows.length === 0) return false
+  await sql`/* save-hosts */
+    update hosts h
+    set state = s.state, state_at = s.state_at, state_message = s.state_message, conditions = s.conditions, last_error = s.last_error,
+        attempts = s.attempts, provider_id = s.provider_id, provider_name = s.provider_name, request_id = s.request_id,
+        request_name = s.request_name, machine_id = s.machine_id, machine_name = s.machine_name, addresses = s.addresses, power = s.power,
+        price = s.price, progress = s.progress, phone_home_at = s.phone_home_at, ready_at = s.ready_at, released_at = s.released_at
+    from ${rowsAs(
+      `s (organization_id uuid, id uuid, state text, state_at timestamptz, state_message text, conditions jsonb, last_error jsonb, attempts jsonb,
+          provider_id uuid, provider_name text, request_id uuid, request_name text, machine_id uuid, machine_name text, addresses jsonb,
+          power text, price jsonb, progress jsonb, phone_home_at timestamptz, ready_at timestamptz, released_at timestamptz)`,
+      rows,
+    )}
+    where h.organization_id = s.organization_id and h.id = s.id
+  `.execute(tx)
   return true
 }
 
@@ -146,27 +186,23 @@ function hostColumns(host: HostRecord) {
     state: host.state,
     state_at: host.stateAt,
     state_message: host.stateMessage,
-    conditions: JSON.stringify(host.conditions),
-    last_error: orNull(host.lastError),
-    attempts: JSON.stringify(host.attempts),
+    conditions: host.conditions,
+    last_error: host.lastError,
+    attempts: host.attempts,
     provider_id: host.providerId,
     provider_name: host.providerName,
     request_id: host.requestId,
     request_name: host.requestName,
     machine_id: host.machineId,
     machine_name: host.machineName,
-    addresses: JSON.stringify(host.addresses),
+    addresses: host.addresses,
     power: host.power,
-    price: orNull(host.price),
-    progress: orNull(host.progress),
+    price: host.price,
+    progress: host.progress,
     phone_home_at: host.phoneHomeAt,
     ready_at: host.readyAt,
     released_at: host.releasedAt,
   }
-}
-
-function orNull(value: unknown): string | null {
-  return value === null ? null : JSON.stringify(value)
 }
 
 function toHostRecord(row: HostRow): HostRecord {

@@ -1,41 +1,79 @@
-import { sql, type Insertable } from 'kysely'
-import type { EventDraft, LastError } from '../domain/facts.js'
+import { sql } from 'kysely'
+import type { EventDraft, LastError, Price } from '../domain/facts.js'
 import type { HostRecord, RequestView } from '../domain/host/record.js'
 import { transitionMachine } from '../domain/machine/transitions.js'
+import type { RequestState } from '../domain/request/request.js'
 import { transitionRequest } from '../domain/request/transitions.js'
-import type { Db, Tx } from './database.js'
-import type { MachineRequestSecretsTable, MachineRequestsTable } from './tables.js'
+import type { Tx } from './database.js'
+import { rowsAs } from './rows.js'
+import type { MachineRequestRow } from './tables.js'
 import { wishRequest } from './wishes.js'
 
 // Requests of hosts, as the reconciler makes and ends them, and the static machines that they take.
 
-export interface RequestDraft {
-  readonly request: Insertable<MachineRequestsTable>
-  readonly secrets: Insertable<MachineRequestSecretsTable>
+/** A request to be stored, under the names of its columns. */
+export interface NewRequest {
+  readonly provider_id: string
+  readonly id: string
+  readonly name: string
+  readonly provider_name: string
+  readonly organization_id: string
+  readonly workspace_name: string
+  readonly host_id: string
+  readonly host_name: string
+  readonly class_id: string
+  readonly class_name: string
+  readonly state: RequestState
+  readonly external_name: string
+  readonly ownership_key: string
+  readonly type_id: string
+  readonly location: string
+  readonly price: Price | null
+  readonly spec: MachineRequestRow['spec']
+  readonly static: boolean
+  readonly machine_id: string | null
+  readonly machine_name: string | null
 }
+
+export interface RequestDraft {
+  readonly request: NewRequest
+  readonly secrets: {
+    readonly userDataSealed: Buffer
+    readonly phoneHomeTokenHash: Buffer
+    readonly phoneHomeTokenSealed: Buffer
+    readonly phoneHomeExpiresAt: Date
+  }
+}
+
+const newRequestColumns = `(
+  provider_id uuid, id uuid, name text, provider_name text, organization_id uuid, workspace_name text, host_id uuid, host_name text,
+  class_id uuid, class_name text, state text, external_name text, ownership_key text, type_id text, location text, price jsonb, spec jsonb,
+  static boolean, machine_id uuid, machine_name text)`
 
 /** Stores requests with their secrets and their claimable half, due at once. */
 export async function insertRequests(tx: Tx, drafts: readonly RequestDraft[]): Promise<void> {
   if (drafts.length === 0) return
-  await tx
-    .insertInto('machine_requests')
-    .values(drafts.map((draft) => draft.request))
-    .execute()
-  await tx
-    .insertInto('machine_request_secrets')
-    .values(drafts.map((draft) => draft.secrets))
-    .execute()
-  await tx
-    .insertInto('work_items')
-    .values(
-      drafts.map(({ request }) => ({
-        provider_id: request.provider_id,
-        id: request.id,
-        kind: 'MACHINE_REQUEST' as const,
-        due_at: sql<Date>`clock_timestamp()`,
-      })),
+  const ids = drafts.map(({ request }) => request.id)
+  const providers = drafts.map(({ request }) => request.provider_id)
+  await sql`/* insert-requests */
+    with made as (
+      insert into machine_requests (provider_id, id, name, provider_name, organization_id, workspace_name, host_id, host_name, class_id, class_name,
+                                    state, external_name, ownership_key, type_id, location, price, spec, static, machine_id, machine_name)
+      select * from ${rowsAs(
+        `r ${newRequestColumns}`,
+        drafts.map(({ request }) => request),
+      )}
+    ), sealed as (
+      insert into machine_request_secrets (provider_id, request_id, user_data_sealed, phone_home_token_hash, phone_home_token_sealed, phone_home_expires_at)
+      select * from unnest(
+        ${providers}::uuid[], ${ids}::uuid[], ${drafts.map(({ secrets }) => secrets.userDataSealed)}::bytea[],
+        ${drafts.map(({ secrets }) => secrets.phoneHomeTokenHash)}::bytea[], ${drafts.map(({ secrets }) => secrets.phoneHomeTokenSealed)}::bytea[],
+        ${drafts.map(({ secrets }) => secrets.phoneHomeExpiresAt)}::timestamptz[]
+      )
     )
-    .execute()
+    insert into work_items (provider_id, id, kind, due_at)
+    select i.provider_id, i.id, 'MACHINE_REQUEST', clock_timestamp() from unnest(${providers}::uuid[], ${ids}::uuid[]) as i (provider_id, id)
+  `.execute(tx)
 }
 
 /** Forgets the secrets of hosts and requests that have come to their end: their phone-home tokens are worth nothing from here on. */
@@ -46,17 +84,6 @@ export async function deleteSecrets(
   if (ended.hostIds.length > 0) await tx.deleteFrom('host_secrets').where('host_id', 'in', ended.hostIds).execute()
   if (ended.requestIds.length > 0)
     await tx.deleteFrom('machine_request_secrets').where('request_id', 'in', ended.requestIds).execute()
-}
-
-/** The sealed user-data that orders brought along, by host id. */
-export async function readHostUserData(db: Db, hostIds: readonly string[]): Promise<ReadonlyMap<string, Buffer>> {
-  if (hostIds.length === 0) return new Map()
-  const rows = await db
-    .selectFrom('host_secrets')
-    .select(['host_id', 'user_data_sealed'])
-    .where('host_id', 'in', hostIds)
-    .execute()
-  return new Map(rows.map((row) => [row.host_id, row.user_data_sealed]))
 }
 
 /**

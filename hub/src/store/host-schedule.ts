@@ -13,6 +13,8 @@ export interface HostKey {
 export interface TakenHost extends HostKey {
   /** As PostgreSQL writes it, to the microsecond. */
   readonly takenUntil: string
+  /** The host's machine request when it was taken. */
+  readonly requestId: string | null
 }
 
 /** When to look at a host that was taken. */
@@ -27,24 +29,30 @@ export interface NextLook extends TakenHost {
  * @param dueAt default: at once.
  */
 export async function scheduleHost(tx: Tx, host: HostKey, dueAt?: Date): Promise<void> {
-  await tx
-    .insertInto('host_schedule')
-    .values({
-      organization_id: host.organizationId,
-      host_id: host.hostId,
-      due_at: dueAt ?? sql<Date>`clock_timestamp()`,
-    })
-    .onConflict((conflict) =>
-      conflict
-        .columns(['organization_id', 'host_id'])
-        .doUpdateSet({ due_at: sql<Date>`least(host_schedule.due_at, excluded.due_at)` }),
-    )
-    .execute()
+  await scheduleHosts(tx, [host], dueAt)
+}
+
+/** The same for many hosts at once; the same one may be among them more than once. */
+export async function scheduleHosts(tx: Tx, hosts: readonly HostKey[], dueAt?: Date): Promise<void> {
+  if (hosts.length === 0) return
+  // In one order, so that two replicas never wait for each other; and a row that is due by then anyway is not written.
+  await sql`/* schedule-hosts */
+    insert into host_schedule (organization_id, host_id, due_at)
+    select h.organization_id, h.host_id, coalesce(${dueAt ?? null}::timestamptz, clock_timestamp())
+    from (
+      select distinct organization_id, host_id
+      from unnest(
+        ${hosts.map((host) => host.organizationId)}::uuid[], ${hosts.map((host) => host.hostId)}::uuid[]
+      ) as given (organization_id, host_id)
+    ) h
+    order by h.host_id
+    on conflict (organization_id, host_id) do update set due_at = excluded.due_at where host_schedule.due_at > excluded.due_at
+  `.execute(tx)
 }
 
 /** Takes hosts that are due, the longest due first. No two replicas take the same one. */
 export async function takeDueHosts(db: Db, limit: number, holdMs: number): Promise<TakenHost[]> {
-  const result = await sql<TakenHost>`
+  const result = await sql<TakenHost>`/* take-due-hosts */
     with due as (
       select organization_id, host_id
       from host_schedule
@@ -57,14 +65,15 @@ export async function takeDueHosts(db: Db, limit: number, holdMs: number): Promi
     set due_at = clock_timestamp() + ${holdMs} * interval '1 millisecond'
     from due
     where host_schedule.organization_id = due.organization_id and host_schedule.host_id = due.host_id
-    returning host_schedule.organization_id as "organizationId", host_schedule.host_id as "hostId", host_schedule.due_at::text as "takenUntil"
+    returning host_schedule.organization_id as "organizationId", host_schedule.host_id as "hostId", host_schedule.due_at::text as "takenUntil",
+      (select h.request_id from hosts h where h.organization_id = host_schedule.organization_id and h.id = host_schedule.host_id) as "requestId"
   `.execute(db)
   return result.rows
 }
 
 /** How long until a host is due: 0 where one is, null where none ever will be by itself. */
 export async function nextDueInMs(db: Db): Promise<number | null> {
-  const result = await sql<{ inMs: number | null }>`
+  const result = await sql<{ inMs: number | null }>`/* next-due-host */
     select case when min(due_at) is not null then greatest(0, ceil(extract(epoch from min(due_at) - clock_timestamp()) * 1000)) end::float8 as "inMs"
     from host_schedule
   `.execute(db)
@@ -83,11 +92,14 @@ export async function finishHosts(tx: Tx, looks: readonly NextLook[]): Promise<v
     ) as look (organization_id, host_id, taken_until, in_ms)`
   const untouched = sql`
     host_schedule.organization_id = look.organization_id and host_schedule.host_id = look.host_id and host_schedule.due_at = look.taken_until`
-  await sql`
-    update host_schedule
-    set due_at = clock_timestamp() + look.in_ms * interval '1 millisecond'
-    from ${wanted}
-    where ${untouched} and look.in_ms is not null
+  // What is moved and what is deleted are never the same rows.
+  await sql`/* finish-hosts */
+    with moved as (
+      update host_schedule
+      set due_at = clock_timestamp() + look.in_ms * interval '1 millisecond'
+      from ${wanted}
+      where ${untouched} and look.in_ms is not null
+    )
+    delete from host_schedule using ${wanted} where ${untouched} and look.in_ms is null
   `.execute(tx)
-  await sql`delete from host_schedule using ${wanted} where ${untouched} and look.in_ms is null`.execute(tx)
 }

@@ -4,8 +4,9 @@ import type { JsonObject, Labels, Shape } from '../domain/facts.js'
 import type { ClassSpec, HostState, PlacementWish } from '../domain/host/host.js'
 import type { Keyring } from '../secrets/keyring.js'
 import type { Db, Tx } from './database.js'
-import { scheduleHost } from './host-schedule.js'
+import { scheduleHost, scheduleHosts } from './host-schedule.js'
 import { labelConditions } from './label-filter.js'
+import { rowsAs } from './rows.js'
 import type { HostRow } from './tables.js'
 
 export interface WorkspaceRef {
@@ -14,13 +15,13 @@ export interface WorkspaceRef {
   readonly name: string
 }
 
-export async function findWorkspace(db: Db, name: string): Promise<WorkspaceRef | undefined> {
-  const row = await db
+export async function findWorkspaces(db: Db, names: readonly string[]): Promise<WorkspaceRef[]> {
+  const rows = await db
     .selectFrom('workspaces')
     .select(['organization_id', 'id', 'name'])
-    .where('name', '=', name)
-    .executeTakeFirst()
-  return row === undefined ? undefined : { organizationId: row.organization_id, id: row.id, name: row.name }
+    .where(sql<boolean>`name = any(${[...names]}::text[])`)
+    .execute()
+  return rows.map((row) => ({ organizationId: row.organization_id, id: row.id, name: row.name }))
 }
 
 export interface NewHost {
@@ -41,49 +42,77 @@ export interface NewHost {
   readonly createdBy: string
 }
 
-/** Stores an order, sealed where it is secret, and due for the reconciler. Wake `{kind: 'host'}` after the commit. */
-export async function insertHost(tx: Tx, keyring: Keyring, host: NewHost): Promise<HostRow> {
-  const id = uuid()
+/**
+ * Stores orders, sealed where they are secret, and due for the reconciler. Wake `{kind: 'host'}` after the commit.
+ *
+ * @returns for each what was stored, or undefined where the name is in use.
+ */
+export async function insertHosts(
+  tx: Tx,
+  keyring: Keyring,
+  hosts: readonly NewHost[],
+): Promise<readonly (HostRow | undefined)[]> {
+  if (hosts.length === 0) return []
   const now = new Date().toISOString()
-  const row = await tx
-    .insertInto('hosts')
-    .values({
-      organization_id: host.workspace.organizationId,
-      id,
-      workspace_id: host.workspace.id,
-      workspace_name: host.workspace.name,
-      name: host.name,
-      hostname: host.hostname,
-      class_id: host.classId,
-      class_name: host.className,
-      class_spec: JSON.stringify(host.classSpec),
-      shape: host.shape === null ? null : JSON.stringify(host.shape),
-      placement: JSON.stringify(host.placement),
-      provider_data: JSON.stringify(host.providerData),
-      labels: JSON.stringify(host.labels),
-      annotations: JSON.stringify(host.annotations),
-      protected: host.protected,
-      state: 'ORDERED',
-      state_message: 'Looking for a place',
-      conditions: JSON.stringify([
-        { type: 'Accepted', status: 'TRUE', reason: 'Ordered', message: '', lastTransitionAt: now },
-      ]),
-      created_by: host.createdBy,
-    })
-    .returningAll()
-    .executeTakeFirstOrThrow()
-  if (host.userData !== '') {
-    await tx
-      .insertInto('host_secrets')
-      .values({
-        organization_id: row.organization_id,
-        host_id: id,
-        user_data_sealed: keyring.seal('host.user-data', id, host.userData),
-      })
-      .execute()
-  }
-  await scheduleHost(tx, { organizationId: row.organization_id, hostId: id })
-  return row
+  const drafts = hosts.map((host) => ({ id: uuid(), host }))
+  const made = await sql<HostRow>`
+    insert into hosts (organization_id, id, workspace_id, workspace_name, name, hostname, class_id, class_name, class_spec, shape, placement,
+                       provider_data, labels, annotations, protected, state, state_message, conditions, created_by)
+    select * from ${rowsAs(
+      `h (organization_id uuid, id uuid, workspace_id uuid, workspace_name text, name text, hostname text, class_id uuid, class_name text,
+          class_spec jsonb, shape jsonb, placement jsonb, provider_data jsonb, labels jsonb, annotations jsonb, protected boolean, state text,
+          state_message text, conditions jsonb, created_by text)`,
+      drafts.map(({ id, host }) => ({
+        organization_id: host.workspace.organizationId,
+        id,
+        workspace_id: host.workspace.id,
+        workspace_name: host.workspace.name,
+        name: host.name,
+        hostname: host.hostname,
+        class_id: host.classId,
+        class_name: host.className,
+        class_spec: host.classSpec,
+        shape: host.shape,
+        placement: host.placement,
+        provider_data: host.providerData,
+        labels: host.labels,
+        annotations: host.annotations,
+        protected: host.protected,
+        state: 'ORDERED',
+        state_message: 'Looking for a place',
+        conditions: [{ type: 'Accepted', status: 'TRUE', reason: 'Ordered', message: '', lastTransitionAt: now }],
+        created_by: host.createdBy,
+      })),
+    )}
+    on conflict (workspace_name, name) where state <> 'RELEASED' do nothing
+    returning *
+  `.execute(tx)
+  const rows = new Map(made.rows.map((row) => [row.id, row]))
+  const stored = drafts.filter(({ id }) => rows.has(id))
+  await Promise.all([
+    insertHostSecrets(tx, keyring, stored),
+    scheduleHosts(
+      tx,
+      stored.map(({ id, host }) => ({ organizationId: host.workspace.organizationId, hostId: id })),
+    ),
+  ])
+  return drafts.map(({ id }) => rows.get(id))
+}
+
+async function insertHostSecrets(
+  tx: Tx,
+  keyring: Keyring,
+  drafts: readonly { readonly id: string; readonly host: NewHost }[],
+): Promise<void> {
+  const secret = drafts.filter(({ host }) => host.userData !== '')
+  if (secret.length === 0) return
+  await sql`
+    insert into host_secrets (organization_id, host_id, user_data_sealed)
+    select * from unnest(
+      ${secret.map(({ host }) => host.workspace.organizationId)}::uuid[], ${secret.map(({ id }) => id)}::uuid[],
+      ${secret.map(({ id, host }) => keyring.seal('host.user-data', id, host.userData))}::bytea[]
+    )
+  `.execute(tx)
 }
 
 /** The host of that name that is not released, or else, with `released`, the last one that was. */

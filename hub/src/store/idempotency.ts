@@ -16,16 +16,64 @@ export interface IdempotencyKey {
  * @throws HubError IDEMPOTENCY_KEY_REUSED where the key was used for something else.
  */
 export async function findAnswer(db: Db, key: IdempotencyKey): Promise<Uint8Array | undefined> {
-  const stored = await db
-    .selectFrom('idempotency_keys')
-    .select(['request_hash', 'response'])
-    .where('scope', '=', key.scope)
-    .where('key', '=', key.key)
-    .executeTakeFirst()
-  if (stored === undefined) return undefined
-  if (stored.request_hash.equals(key.requestHash)) return stored.response
+  const found = (await findAnswers(db, [key])).get(key)
+  if (found instanceof HubError) throw found
+  return found
+}
+
+/** The same for many keys: answers, or the error IDEMPOTENCY_KEY_REUSED for those that were used for something else. */
+export async function findAnswers(
+  db: Db,
+  keys: readonly IdempotencyKey[],
+): Promise<ReadonlyMap<IdempotencyKey, Uint8Array | HubError>> {
+  if (keys.length === 0) return new Map()
+  const stored = await sql<{ scope: string; key: string; request_hash: Buffer; response: Buffer }>`
+    select scope, key, request_hash, response
+    from idempotency_keys
+    join unnest(${keys.map(({ scope }) => scope)}::text[], ${keys.map(({ key }) => key)}::text[]) as asked (scope, key) using (scope, key)
+  `.execute(db)
+  const byName = new Map(stored.rows.map((row) => [nameOf(row), row]))
+  return new Map(
+    keys.flatMap((key): [IdempotencyKey, Uint8Array | HubError][] => {
+      const row = byName.get(nameOf(key))
+      if (row === undefined) return []
+      return [[key, row.request_hash.equals(key.requestHash) ? row.response : keyReused(key)]]
+    }),
+  )
+}
+
+/** Whoever asks with one of these keys at the same time waits until this transaction is done. */
+export async function lockKeys(tx: Tx, keys: readonly IdempotencyKey[]): Promise<void> {
+  if (keys.length === 0) return
+  // In one order, so that nobody waits for the other in a circle.
+  await sql`
+    select pg_advisory_xact_lock(hash)
+    from (select distinct hashtextextended(name, 0) as hash from unnest(${keys.map(nameOf)}::text[]) as name order by hash) locks
+  `.execute(tx)
+}
+
+/** Stores the answers that these keys are given from here on. */
+export async function storeAnswers(
+  tx: Tx,
+  answers: readonly { readonly key: IdempotencyKey; readonly answer: Uint8Array }[],
+): Promise<void> {
+  if (answers.length === 0) return
+  await sql`
+    insert into idempotency_keys (scope, key, request_hash, response)
+    select * from unnest(
+      ${answers.map(({ key }) => key.scope)}::text[], ${answers.map(({ key }) => key.key)}::text[],
+      ${answers.map(({ key }) => key.requestHash)}::bytea[], ${answers.map(({ answer }) => Buffer.from(answer))}::bytea[]
+    )
+  `.execute(tx)
+}
+
+function nameOf({ scope, key }: { readonly scope: string; readonly key: string }): string {
+  return `${scope} ${key}`
+}
+
+function keyReused({ key }: IdempotencyKey): HubError {
   const description = 'was used before, with another request; choose a new one'
-  throw new HubError('IDEMPOTENCY_KEY_REUSED', `request_id «${key.key}» ${description}`, {
+  return new HubError('IDEMPOTENCY_KEY_REUSED', `request_id «${key}» ${description}`, {
     violations: [{ field: 'request_id', description }],
   })
 }
@@ -45,15 +93,10 @@ export async function once(
   return inTransaction(
     db,
     async (tx) => {
-      // Whoever asks with the same key at the same time waits here for the first to be done.
-      await sql`select pg_advisory_xact_lock(hashtextextended(${`${key.scope} ${key.key}`}, 0))`.execute(tx)
-      const stored = await findAnswer(tx, key)
+      const [, stored] = await Promise.all([lockKeys(tx, [key]), findAnswer(tx, key)])
       if (stored !== undefined) return { answer: stored, repeated: true }
       const answer = await work(tx)
-      await tx
-        .insertInto('idempotency_keys')
-        .values({ scope: key.scope, key: key.key, request_hash: key.requestHash, response: Buffer.from(answer) })
-        .execute()
+      await storeAnswers(tx, [{ key, answer }])
       return { answer, repeated: false }
     },
     'order',

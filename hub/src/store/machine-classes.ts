@@ -59,6 +59,15 @@ export async function findClass(db: Db, name: string): Promise<MachineClassRow |
     .executeTakeFirst()
 }
 
+export async function findClassesByName(db: Db, names: readonly string[]): Promise<MachineClassRow[]> {
+  return db
+    .selectFrom('machine_classes')
+    .selectAll()
+    .where(sql<boolean>`name = any(${[...names]}::text[])`)
+    .where('deleted_at', 'is', null)
+    .execute()
+}
+
 export async function lockClass(tx: Tx, name: string): Promise<MachineClassRow | undefined> {
   return tx
     .selectFrom('machine_classes')

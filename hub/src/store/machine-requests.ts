@@ -1,7 +1,7 @@
 import { sql } from 'kysely'
 import type { RequestState } from '../domain/request/request.js'
 import type { Db, Tx } from './database.js'
-import { detachMachine } from './reports.js'
+import { detachMachine } from './report-writes.js'
 import type { MachineRequestRow } from './tables.js'
 import type { WakeTopic } from './wake.js'
 

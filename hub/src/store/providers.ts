@@ -79,6 +79,15 @@ export async function findProvider(db: Db, name: string): Promise<ProviderRow | 
     .executeTakeFirst()
 }
 
+export async function findProvidersByName(db: Db, names: readonly string[]): Promise<ProviderRow[]> {
+  return db
+    .selectFrom('providers')
+    .selectAll()
+    .where(sql<boolean>`name = any(${[...names]}::text[])`)
+    .where('deleted_at', 'is', null)
+    .execute()
+}
+
 export async function lockProvider(tx: Tx, name: string): Promise<ProviderRow | undefined> {
   return tx
     .selectFrom('providers')

@@ -19,21 +19,33 @@ export function startRelay(connectionString: string, wake: Wake, replica: string
   let client: pg.Client | undefined
   let stopped = false
   let timer: NodeJS.Timeout | undefined
+  let sending = false
 
-  const send = (): void => {
+  // One at a time: a connection runs one statement after the other, and what comes meanwhile goes out together after it.
+  const send = async (): Promise<void> => {
     timer = undefined
-    const topics = [...pending]
-    pending.clear()
-    if (client === undefined || topics.length === 0) return
+    if (sending) return
+    sending = true
+    while (pending.size > 0) {
+      const topics = [...pending]
+      pending.clear()
+      await notify(client, topics)
+    }
+    sending = false
+  }
+  const notify = async (listener: pg.Client | undefined, topics: readonly string[]): Promise<void> => {
+    if (listener === undefined) return
     const payload = JSON.stringify({ from: replica, topics: topics.slice(0, 100) })
-    const listener = client
-    failpoint('hub.wake.before-notify')
-      .then(() => listener.query('select pg_notify($1, $2)', [channel, payload]))
-      .catch((error: unknown) => log.debug({ err: error }, 'a wake-up was lost'))
+    try {
+      await failpoint('hub.wake.before-notify')
+      await listener.query('select pg_notify($1, $2)', [channel, payload])
+    } catch (error) {
+      log.debug({ err: error }, 'a wake-up was lost')
+    }
   }
   wake.attachRelay((topic) => {
     pending.add(encode(topic))
-    timer ??= setTimeout(send, gatherMs)
+    timer ??= setTimeout(() => void send(), gatherMs)
   })
 
   const connect = async (): Promise<void> => {

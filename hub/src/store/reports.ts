@@ -1,16 +1,12 @@
-import { sql } from 'kysely'
-import { v7 as uuid } from 'uuid'
+import { sql, type Selectable } from 'kysely'
 import type { EventDraft } from '../domain/facts.js'
 import { retryDelayMs } from '../domain/backoff.js'
 import { applyMachineReport, type MachineRecord } from '../domain/machine/apply-report.js'
-import { transitionMachine } from '../domain/machine/transitions.js'
-import { shortName } from '../domain/names.js'
 import { applyRequestReport, type ReportFacts, type RequestRecord } from '../domain/request/apply-report.js'
 import type { Tx } from './database.js'
-import { appendEvents, type Cause } from './events.js'
-import { scheduleHost } from './host-schedule.js'
-import type { MachineRequestRow, MachineRow, WorkItemRow } from './tables.js'
-import { wishMachine, wishRequest } from './wishes.js'
+import { appendAll, type Cause } from './events.js'
+import { insertSteps, writeStates, type ItemState, type ReportedStep } from './report-writes.js'
+import type { MachineRequestRow, MachineRow, Tables, WorkItemRow } from './tables.js'
 import type { WakeTopic } from './wake.js'
 
 // What holders say of their items, many at a time in one transaction: one commit for all of them.
@@ -39,34 +35,11 @@ export interface AppliedEntries {
   readonly wake: readonly WakeTopic[]
 }
 
-interface ItemState {
-  readonly item: WorkItemRow
-  released: boolean
-  dueInMs: number | null | undefined
-  attempt: number
-  request?: {
-    readonly row: MachineRequestRow
-    record: RequestRecord
-    giveUp: boolean
-    holdOffering: boolean
-    touched: boolean
-  }
-  machine?: {
-    readonly row: MachineRow
-    record: MachineRecord
-    next: MachineRecord['operation'] | undefined
-    touched: boolean
-  }
-}
-
-/** Offerings that said CAPACITY or QUOTA are not offered again for this long. */
-const offeringHoldMs = 5 * 60_000
-
 /** Applies entries in order. Each is accepted only from the session that holds the item, under its present fence. */
 export async function applyWorkEntries(tx: Tx, entries: readonly WorkEntry[], now: Date): Promise<AppliedEntries> {
-  const states = await loadStates(tx, [...new Set(entries.map((entry) => entry.itemId))])
-  const events = new Map<string, EventDraft[]>()
-  const steps: { entry: WorkEntry; step: NonNullable<ReportFacts['step']> }[] = []
+  const states = await loadStates(tx, entries)
+  const events: { readonly cause: Cause; readonly draft: EventDraft }[] = []
+  const steps: ReportedStep[] = []
   const results = entries.map((entry): EntryResult => {
     const state = states.get(entry.itemId)
     if (state === undefined || state.item.provider_id !== entry.providerId) {
@@ -85,64 +58,71 @@ export async function applyWorkEntries(tx: Tx, entries: readonly WorkEntry[], no
     }
     if (entry.body.report.step !== undefined) steps.push({ entry, step: entry.body.report.step })
     const said = applyReport(state, entry.body.report, now)
-    const actor = `providers/${entry.providerName}`
-    events.set(actor, [...(events.get(actor) ?? []), ...said])
+    const cause = { actor: `providers/${entry.providerName}`, requestId: '' }
+    for (const draft of said) events.push({ cause, draft })
     return { ok: true }
   })
-  await insertSteps(tx, steps)
-  const wake: WakeTopic[] = []
-  for (const state of states.values()) await writeState(tx, state, now, wake)
-  for (const [actor, drafts] of events) await appendEvents(tx, { actor, requestId: '' } satisfies Cause, drafts)
-  if (entries.length > 0) wake.push({ kind: 'change' })
+  const [wake] = await Promise.all([
+    writeStates(tx, [...states.values()], now),
+    insertSteps(tx, steps),
+    appendAll(tx, events),
+  ])
+  if (entries.some(({ body }) => body.kind === 'report')) wake.push({ kind: 'change' })
   return { results, wake }
 }
 
-async function loadStates(tx: Tx, ids: readonly string[]): Promise<Map<string, ItemState>> {
-  const items = await tx
-    .selectFrom('work_items')
-    .selectAll()
-    .where('id', 'in', ids)
-    .orderBy('provider_id')
-    .orderBy('id')
-    .forUpdate()
-    .execute()
-  const requestIds = items.filter((item) => item.kind === 'MACHINE_REQUEST').map((item) => item.id)
-  const machineIds = items.filter((item) => item.kind === 'MACHINE').map((item) => item.id)
-  const requests =
-    requestIds.length === 0
-      ? []
-      : await tx
-          .selectFrom('machine_requests')
-          .selectAll()
-          .where('id', 'in', requestIds)
-          .orderBy('id')
-          .forUpdate()
-          .execute()
-  const machines =
-    machineIds.length === 0
-      ? []
-      : await tx.selectFrom('machines').selectAll().where('id', 'in', machineIds).orderBy('id').forUpdate().execute()
+/** Locks what entries are about: work items first, and requests and machines only of items that something was said of. */
+async function loadStates(tx: Tx, entries: readonly WorkEntry[]): Promise<Map<string, ItemState>> {
+  const reported = [...new Set(entries.flatMap(({ itemId, body }) => (body.kind === 'report' ? [itemId] : [])))]
+  const [items, requests] = await Promise.all([
+    lockItems(
+      tx,
+      entries.map((entry) => entry.itemId),
+    ),
+    lockRows(tx, 'machine_requests', reported),
+  ])
   const states = new Map<string, ItemState>(
     items.map((item) => [item.id, { item, released: false, dueInMs: undefined, attempt: item.attempt }]),
   )
+  const requestIds = new Set(requests.map((row) => row.id))
+  const machineIds = [
+    ...reported.filter((id) => !requestIds.has(id)),
+    ...requests.flatMap((row) => (row.machine_id === null ? [] : [row.machine_id])),
+  ]
+  const machines = new Map((await lockRows(tx, 'machines', machineIds)).map((row) => [row.id, row]))
   for (const row of requests) {
     const state = states.get(row.id)
-    if (state !== undefined) {
-      state.request = {
-        row,
-        record: toRequestRecord(row, state.item),
-        giveUp: false,
-        holdOffering: false,
-        touched: false,
-      }
-    }
+    if (state === undefined) continue
+    const beneath = row.machine_id === null ? undefined : machines.get(row.machine_id)
+    const record = toRequestRecord(row, state.item)
+    state.request = { row, before: record, record, beneath, giveUp: false, holdOffering: false }
   }
-  for (const row of machines) {
+  for (const row of machines.values()) {
     const state = states.get(row.id)
-    if (state !== undefined)
-      state.machine = { row, record: toMachineRecord(row, state.item), next: undefined, touched: false }
+    if (state?.item.kind !== 'MACHINE') continue
+    const record = toMachineRecord(row, state.item)
+    state.machine = { row, before: record, record, next: undefined }
   }
   return states
+}
+
+async function lockItems(tx: Tx, ids: readonly string[]): Promise<WorkItemRow[]> {
+  const result = await sql<WorkItemRow>`
+    select * from work_items where id = any(${[...new Set(ids)]}::uuid[]) order by provider_id, id for update
+  `.execute(tx)
+  return result.rows
+}
+
+async function lockRows<Table extends 'machine_requests' | 'machines'>(
+  tx: Tx,
+  table: Table,
+  ids: readonly string[],
+): Promise<Selectable<Tables[Table]>[]> {
+  if (ids.length === 0) return []
+  const result = await sql<Selectable<Tables[Table]>>`
+    select * from ${sql.table(table)} where id = any(${[...ids]}::uuid[]) order by id for update
+  `.execute(tx)
+  return result.rows
 }
 
 function applyReport(state: ItemState, report: ReportFacts, now: Date): readonly EventDraft[] {
@@ -154,7 +134,6 @@ function applyReport(state: ItemState, report: ReportFacts, now: Date): readonly
     state.request.record = outcome.record
     state.request.giveUp ||= outcome.giveUp
     state.request.holdOffering ||= outcome.holdOffering
-    state.request.touched = true
     state.attempt = outcome.record.attempt
     return outcome.events
   }
@@ -162,7 +141,6 @@ function applyReport(state: ItemState, report: ReportFacts, now: Date): readonly
     const outcome = applyMachineReport(state.machine.record, report, now, nextAttemptAt)
     state.machine.record = outcome.record
     if (outcome.nextOperation !== undefined) state.machine.next = outcome.nextOperation
-    state.machine.touched = true
     state.attempt = outcome.record.attempt
     return outcome.events
   }
@@ -177,234 +155,6 @@ function release(state: ItemState, body: Exclude<WorkEntry['body'], { kind: 'rep
     return
   }
   state.dueInMs = state.item.generation > body.generation ? 0 : null
-}
-
-async function insertSteps(
-  tx: Tx,
-  steps: readonly { entry: WorkEntry; step: NonNullable<ReportFacts['step']> }[],
-): Promise<void> {
-  if (steps.length === 0) return
-  await tx
-    .insertInto('steps')
-    .values(
-      steps.map(({ entry, step }) => ({
-        provider_id: entry.providerId,
-        item_id: entry.itemId,
-        operation: step.operation,
-        operation_generation: step.operationGeneration,
-        name: step.name,
-        result: JSON.stringify(step.result ?? null),
-        fence: entry.fence,
-      })),
-    )
-    // The first result stands: a step that is told twice was done once.
-    .onConflict((conflict) => conflict.doNothing())
-    .execute()
-}
-
-async function writeState(tx: Tx, state: ItemState, now: Date, wake: WakeTopic[]): Promise<void> {
-  const { item } = state
-  if (state.released || state.attempt !== item.attempt) {
-    await tx
-      .updateTable('work_items')
-      .set({
-        attempt: state.attempt,
-        ...(state.released && {
-          session_id: null,
-          due_at:
-            state.dueInMs === null || state.dueInMs === undefined
-              ? null
-              : sql<Date>`clock_timestamp() + ${state.dueInMs} * interval '1 millisecond'`,
-        }),
-      })
-      .where('provider_id', '=', item.provider_id)
-      .where('id', '=', item.id)
-      .execute()
-  }
-  if (state.released && state.dueInMs === 0) wake.push({ kind: 'work', providerId: item.provider_id })
-  if (state.request?.touched === true) await writeRequest(tx, state.request, now, wake)
-  if (state.machine?.touched === true) await writeMachine(tx, state.machine, now, wake)
-}
-
-async function writeRequest(
-  tx: Tx,
-  state: NonNullable<ItemState['request']>,
-  now: Date,
-  wake: WakeTopic[],
-): Promise<void> {
-  const { row, record } = state
-  const machine = await machineOfRequest(tx, row, record, now, wake)
-  await tx
-    .updateTable('machine_requests')
-    .set({
-      state: record.state,
-      observed_generation: record.observedGeneration,
-      external_id: record.externalId,
-      presence: record.presence,
-      power: record.power,
-      addresses: JSON.stringify(record.addresses),
-      attributes: JSON.stringify(record.attributes),
-      conditions: JSON.stringify(record.conditions),
-      create_in_doubt: record.createInDoubt,
-      progress: record.progress === null ? null : JSON.stringify(record.progress),
-      reboots_done: record.rebootsDone,
-      last_error: record.lastError === null ? null : JSON.stringify(record.lastError),
-      ...(machine !== undefined && { machine_id: machine.id, machine_name: machine.name }),
-      ...(record.state === 'PROVISIONED' && row.provisioned_at === null && { provisioned_at: now }),
-      ...(record.state === 'GONE' && row.gone_at === null && { gone_at: now }),
-    })
-    .where('provider_id', '=', row.provider_id)
-    .where('id', '=', row.id)
-    .execute()
-  if (state.giveUp) {
-    await wishRequest(tx, { providerId: row.provider_id, id: row.id }, { operation: 'DEPROVISION' })
-    wake.push({ kind: 'work', providerId: row.provider_id })
-  }
-  if (state.holdOffering) await holdOffering(tx, row, record)
-  await scheduleHost(tx, { organizationId: row.organization_id, hostId: row.host_id })
-  wake.push({ kind: 'host' })
-}
-
-/**
- * Keeps the machine beneath a request in step with it. A dynamic machine's record appears with its first external id; a static one is
- * ACTIVE once it is provisioned, and is cleaned, by its own work, once the host is off it.
- */
-async function machineOfRequest(
-  tx: Tx,
-  row: MachineRequestRow,
-  record: RequestRecord,
-  now: Date,
-  wake: WakeTopic[],
-): Promise<{ readonly id: string; readonly name: string } | undefined> {
-  if (row.machine_id === null) {
-    if (row.static || record.externalId === null || record.state === 'GONE') return undefined
-    const id = uuid()
-    const machine = { id, name: shortName('m', id) }
-    await tx
-      .insertInto('machines')
-      .values({
-        provider_id: row.provider_id,
-        ...machine,
-        provider_name: row.provider_name,
-        static: false,
-        external_id: record.externalId,
-        state: 'ACTIVE',
-        hardware: JSON.stringify({ shape: row.spec.shape }),
-        addresses: JSON.stringify(record.addresses),
-        power: record.power,
-        request_id: row.id,
-        request_name: row.name,
-        host_id: row.host_id,
-        host_name: row.host_name,
-        attributes: JSON.stringify(record.attributes),
-        seen_at: now,
-      })
-      .execute()
-    return machine
-  }
-  const machine = await tx
-    .selectFrom('machines')
-    .selectAll()
-    .where('provider_id', '=', row.provider_id)
-    .where('id', '=', row.machine_id)
-    .forUpdate()
-    .executeTakeFirst()
-  if (machine === undefined) return undefined
-  if (record.state === 'GONE') {
-    await detachMachine(tx, machine, row, now, wake)
-    return undefined
-  }
-  const active = record.state === 'PROVISIONED' ? transitionMachine(machine.state, 'provisioned') : undefined
-  await tx
-    .updateTable('machines')
-    .set({
-      ...(active !== undefined && { state: active }),
-      power: record.power,
-      addresses: JSON.stringify(record.addresses),
-      attributes: JSON.stringify(record.attributes),
-      reboots_done: record.rebootsDone,
-      reboots: row.reboots,
-      desired_power: row.desired_power,
-      last_error: record.lastError === null ? null : JSON.stringify(record.lastError),
-      seen_at: now,
-    })
-    .where('provider_id', '=', machine.provider_id)
-    .where('id', '=', machine.id)
-    .execute()
-  return undefined
-}
-
-/** The end of a request: a dynamic machine is gone with it; a static one is cleaned before anyone else may have it. */
-export async function detachMachine(
-  tx: Tx,
-  machine: MachineRow,
-  request: Pick<MachineRequestRow, 'id'>,
-  now: Date,
-  wake: WakeTopic[],
-): Promise<void> {
-  if (machine.request_id !== request.id) return
-  if (!machine.static) {
-    await tx
-      .updateTable('machines')
-      .set({ state: 'GONE', gone_at: now })
-      .where('provider_id', '=', machine.provider_id)
-      .where('id', '=', machine.id)
-      .execute()
-    return
-  }
-  await tx
-    .updateTable('machines')
-    .set({ request_id: null, request_name: null, host_id: null, host_name: null, desired_power: null })
-    .where('provider_id', '=', machine.provider_id)
-    .where('id', '=', machine.id)
-    .execute()
-  const next = transitionMachine(machine.state, 'released')
-  if (next !== undefined) {
-    await wishMachine(tx, { providerId: machine.provider_id, id: machine.id }, { state: next, operation: 'CLEAN' })
-    wake.push({ kind: 'work', providerId: machine.provider_id })
-  }
-}
-
-async function holdOffering(tx: Tx, row: MachineRequestRow, record: RequestRecord): Promise<void> {
-  await tx
-    .updateTable('offerings')
-    .set({
-      held_until: sql<Date>`clock_timestamp() + ${offeringHoldMs} * interval '1 millisecond'`,
-      held_reason: `${record.lastError?.code ?? 'CAPACITY'}: ${record.lastError?.message ?? ''}`,
-    })
-    .where('provider_id', '=', row.provider_id)
-    .where('type_id', '=', row.type_id)
-    .where('location', '=', row.location)
-    .execute()
-}
-
-async function writeMachine(
-  tx: Tx,
-  state: NonNullable<ItemState['machine']>,
-  now: Date,
-  wake: WakeTopic[],
-): Promise<void> {
-  const { row, record } = state
-  await tx
-    .updateTable('machines')
-    .set({
-      state: record.state,
-      observed_generation: record.observedGeneration,
-      hardware: JSON.stringify(record.hardware),
-      power: record.power,
-      addresses: JSON.stringify(record.addresses),
-      attributes: JSON.stringify(record.attributes),
-      conditions: JSON.stringify(record.conditions),
-      reboots_done: record.rebootsDone,
-      last_error: record.lastError === null ? null : JSON.stringify(record.lastError),
-      seen_at: now,
-    })
-    .where('provider_id', '=', row.provider_id)
-    .where('id', '=', row.id)
-    .execute()
-  if (state.next === undefined) return
-  await wishMachine(tx, { providerId: row.provider_id, id: row.id }, { operation: state.next })
-  wake.push({ kind: 'work', providerId: row.provider_id })
 }
 
 function toRequestRecord(row: MachineRequestRow, item: WorkItemRow): RequestRecord {

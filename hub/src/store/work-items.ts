@@ -1,7 +1,7 @@
-import { sql } from 'kysely'
+import { sql, type Selectable } from 'kysely'
 import type { RequestState } from '../domain/request/request.js'
 import type { Db, Tx } from './database.js'
-import type { ItemKind, MachineRequestRow, MachineRow } from './tables.js'
+import type { ItemKind, MachineRequestRow, MachineRow, Tables } from './tables.js'
 
 // Claims. An item is free when it has no session; the session sweep takes it from sessions that have ended or run out.
 
@@ -24,11 +24,11 @@ export interface ClaimedItem {
 
 /**
  * Claims due items for many sessions in one statement, oldest due first, each under a fence that is higher than any before. Sessions that have
- * ended or run out get nothing, whatever their replica believes.
+ * ended or run out get nothing, whatever their replica believes. Items of a provider are dealt out among its sessions, one to each in turn.
  */
 export async function claimDueItems(tx: Tx, credits: readonly Credit[]): Promise<ClaimedItem[]> {
-  const result = await sql<ClaimedItem>`
-    with wanted as (
+  const result = await sql<ClaimedItem>`/* claim-due-items */
+    with wanted as materialized (
       select w.session_id, w.provider_id, w.credit
       from unnest(
         ${credits.map((credit) => credit.sessionId)}::uuid[],
@@ -36,25 +36,30 @@ export async function claimDueItems(tx: Tx, credits: readonly Credit[]): Promise
         ${credits.map((credit) => credit.credit)}::int[]
       ) as w (session_id, provider_id, credit)
       join sessions s on s.id = w.session_id and s.ended_at is null and s.expires_at > clock_timestamp()
-    ), picked as (
-      select due.provider_id, due.id, wanted.session_id
-      from wanted
+    ), due as materialized (
+      select due.provider_id, due.id, row_number() over (partition by due.provider_id order by due.due_at, due.id) as place
+      from (select provider_id, sum(credit) as credit from wanted group by provider_id) total
       cross join lateral (
-        select provider_id, id
+        select provider_id, id, due_at
         from work_items
-        where provider_id = wanted.provider_id and session_id is null and due_at is not null and due_at <= clock_timestamp()
+        where provider_id = total.provider_id and session_id is null and due_at is not null and due_at <= clock_timestamp()
         order by due_at
-        limit wanted.credit
+        limit total.credit
         for update skip locked
       ) due
+    ), slots as (
+      select w.provider_id, w.session_id, row_number() over (partition by w.provider_id order by turn, w.session_id) as place
+      from wanted w
+      cross join lateral generate_series(1, least(w.credit, (select count(*) from due where due.provider_id = w.provider_id))) as turn
     )
     update work_items
-    set session_id = picked.session_id,
+    set session_id = slots.session_id,
         fence = work_items.fence + 1,
         claimed_at = clock_timestamp(),
         sent_generation = work_items.generation
-    from picked
-    where work_items.provider_id = picked.provider_id and work_items.id = picked.id
+    from due
+    join slots on slots.provider_id = due.provider_id and slots.place = due.place
+    where work_items.provider_id = due.provider_id and work_items.id = due.id
     returning work_items.provider_id as "providerId", work_items.id, work_items.kind, work_items.session_id as "sessionId",
               work_items.fence, work_items.generation, work_items.attempt
   `.execute(tx)
@@ -67,7 +72,7 @@ export async function markRequestsTakenUp(tx: Tx, ids: readonly string[]): Promi
   return tx
     .updateTable('machine_requests')
     .set({ state: sql<RequestState>`case operation when 'PROVISION' then 'PROVISIONING' else 'DEPROVISIONING' end` })
-    .where('id', 'in', ids)
+    .where(sql<boolean>`id = any(${[...ids]}::uuid[])`)
     .where((where) =>
       where.or([
         where.and([where('operation', '=', 'PROVISION'), where('state', '=', 'PENDING')]),
@@ -81,7 +86,7 @@ export async function markRequestsTakenUp(tx: Tx, ids: readonly string[]): Promi
 /** Takes note that holders are being told of newer wishes, and says of which. */
 export async function takeChangedWishes(db: Db, sessionIds: readonly string[]): Promise<ClaimedItem[]> {
   if (sessionIds.length === 0) return []
-  const result = await sql<ClaimedItem>`
+  const result = await sql<ClaimedItem>`/* take-changed-wishes */
     update work_items
     set sent_generation = generation
     where session_id = any(${[...sessionIds]}::uuid[]) and generation > sent_generation
@@ -117,57 +122,74 @@ export interface StoredStep {
   readonly result: unknown
 }
 
-/** Reads everything that the holder of items is to be told. Machines of static requests are included under their own id. */
+/**
+ * Reads everything that the holder of items is to be told. Machines of static requests are included under their own id.
+ *
+ * @param known requests as they are now, which are not read again.
+ */
 export async function loadItemDetails(
   db: Db,
-  items: readonly { readonly id: string; readonly kind: ItemKind }[],
+  items: readonly ClaimedItem[],
+  known: readonly MachineRequestRow[],
 ): Promise<ItemDetails> {
-  const requestIds = items.filter((item) => item.kind === 'MACHINE_REQUEST').map((item) => item.id)
-  const requests =
-    requestIds.length === 0
-      ? []
-      : await db.selectFrom('machine_requests').selectAll().where('id', 'in', requestIds).execute()
+  const requests = new Map(known.map((row) => [row.id, row]))
+  const unknown = items.filter((item) => item.kind === 'MACHINE_REQUEST' && !requests.has(item.id))
+  for (const row of await readRows(db, 'machine_requests', idsOf(unknown))) requests.set(row.id, row)
   const machineIds = [
-    ...items.filter((item) => item.kind === 'MACHINE').map((item) => item.id),
-    ...requests.flatMap((request) => (request.static && request.machine_id !== null ? [request.machine_id] : [])),
+    ...idsOf(items.filter((item) => item.kind === 'MACHINE')),
+    ...[...requests.values()].flatMap((row) => (row.static && row.machine_id !== null ? [row.machine_id] : [])),
   ]
-  const machines =
-    machineIds.length === 0 ? [] : await db.selectFrom('machines').selectAll().where('id', 'in', machineIds).execute()
-  const secrets =
-    requestIds.length === 0
-      ? []
-      : await db
-          .selectFrom('machine_request_secrets')
-          .select(['request_id', 'user_data_sealed', 'phone_home_token_sealed'])
-          .where('request_id', 'in', requestIds)
-          .execute()
-  const steps = await db
-    .selectFrom('steps')
-    .select(['item_id', 'operation', 'operation_generation', 'name', 'result'])
-    .where(sql<boolean>`item_id = any(${items.map((item) => item.id)}::uuid[])`)
-    .orderBy('created_at')
-    .execute()
-  const stepsByItem = new Map<string, StoredStep[]>()
-  for (const step of steps) {
-    const list = stepsByItem.get(step.item_id) ?? []
-    list.push({
-      itemId: step.item_id,
-      operation: step.operation,
-      operationGeneration: step.operation_generation,
-      name: step.name,
-      result: step.result,
-    })
-    stepsByItem.set(step.item_id, list)
+  // What a machine needs to set itself up is nobody's business once it is to go.
+  const wanted = [...requests.values()].filter((row) => row.desired_presence === 'PRESENT')
+  // Nobody can have stored a step of what is claimed for the first time.
+  const begun = items.filter((item) => item.fence > 1 || item.generation > 1)
+  const [machines, secrets, steps] = await Promise.all([
+    readRows(db, 'machines', machineIds),
+    readSecrets(db, idsOf(wanted)),
+    readSteps(db, idsOf(begun)),
+  ])
+  return { requests, machines: new Map(machines.map((row) => [row.id, row])), secrets, steps }
+}
+
+function idsOf(rows: readonly { readonly id: string }[]): string[] {
+  return rows.map((row) => row.id)
+}
+
+async function readRows<Table extends 'machine_requests' | 'machines'>(
+  db: Db,
+  table: Table,
+  ids: readonly string[],
+): Promise<Selectable<Tables[Table]>[]> {
+  if (ids.length === 0) return []
+  const result = await sql<Selectable<Tables[Table]>>`
+    select * from ${sql.table(table)} where id = any(${[...ids]}::uuid[])
+  `.execute(db)
+  return result.rows
+}
+
+async function readSecrets(db: Db, ids: readonly string[]): Promise<ItemDetails['secrets']> {
+  if (ids.length === 0) return new Map()
+  const result = await sql<{ id: string; userData: Buffer; phoneHomeToken: Buffer }>`/* read-request-secrets */
+    select request_id as id, user_data_sealed as "userData", phone_home_token_sealed as "phoneHomeToken"
+    from machine_request_secrets
+    where (provider_id, request_id) in (select provider_id, id from work_items where id = any(${[...ids]}::uuid[]))
+  `.execute(db)
+  return new Map(result.rows.map(({ id, ...secrets }) => [id, secrets]))
+}
+
+async function readSteps(db: Db, ids: readonly string[]): Promise<ItemDetails['steps']> {
+  const byItem = new Map<string, StoredStep[]>()
+  if (ids.length === 0) return byItem
+  const result = await sql<StoredStep>`/* read-steps */
+    select item_id as "itemId", operation, operation_generation as "operationGeneration", name, result
+    from steps
+    where (provider_id, item_id) in (select provider_id, id from work_items where id = any(${[...ids]}::uuid[]))
+    order by created_at
+  `.execute(db)
+  for (const step of result.rows) {
+    const list = byItem.get(step.itemId) ?? []
+    byItem.set(step.itemId, list)
+    list.push(step)
   }
-  return {
-    requests: new Map(requests.map((row) => [row.id, row])),
-    machines: new Map(machines.map((row) => [row.id, row])),
-    secrets: new Map(
-      secrets.map((row) => [
-        row.request_id,
-        { userData: row.user_data_sealed, phoneHomeToken: row.phone_home_token_sealed },
-      ]),
-    ),
-    steps: stepsByItem,
-  }
+  return byItem
 }

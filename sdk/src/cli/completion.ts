@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
-import { resourceTypes, noFilter, idOf } from './resources.js'
+import { noFilter, idOf } from './resource-type.js'
+import { resourceTypes } from './resources.js'
 import type { Session } from './session.js'
 
 const shells = {

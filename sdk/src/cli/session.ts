@@ -4,7 +4,7 @@ import type { SlipwayClient } from '../client/index.js'
 import { chooseConnection, type Connection, type ConnectionFlags } from './context-file.js'
 import { usageError } from './failure.js'
 import { formatTable } from './format.js'
-import type { Column, Common, ResourceType } from './resources.js'
+import type { Column, Common, ResourceType } from './resource-type.js'
 import type { Surroundings } from './terminal.js'
 
 export const outputs = ['table', 'wide', 'json', 'yaml', 'name'] as const

@@ -2,7 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { SlipwayError } from '../client/errors.js'
 import { CliError, exitCodes, usageError } from './failure.js'
 import { formatSpan, parseSpan } from './format.js'
-import { conditionIs, idOf, type Common, type ResourceType } from './resources.js'
+import { idOf, type Common, type ResourceType } from './resource-type.js'
+import { conditionIs } from './resources.js'
 import type { Session } from './session.js'
 
 const lookEveryMs = 250

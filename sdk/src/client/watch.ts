@@ -34,12 +34,14 @@ export async function* follow<Change extends { readonly type: ChangeType }, Reso
   resourceOf: (change: Change) => Resource | undefined,
   options: { readonly signal: AbortSignal; readonly revision?: string },
 ): AsyncGenerator<WatchUpdate<Resource>> {
+  // Each watch listens to a signal of its own: a caller may end any number of them with one.
+  const signal = AbortSignal.any([options.signal])
   let revision = options.revision ?? ''
   let settled = revision !== ''
   let failures = 0
-  while (!options.signal.aborted) {
+  while (!signal.aborted) {
     try {
-      for await (const message of open(settled ? revision : '', options.signal)) {
+      for await (const message of open(settled ? revision : '', signal)) {
         failures = 0
         for (const change of message.changes) {
           const resource = resourceOf(change)
@@ -52,7 +54,7 @@ export async function* follow<Change extends { readonly type: ChangeType }, Reso
         if (message.synced) yield { synced: true, revision }
       }
     } catch (thrown) {
-      if (options.signal.aborted) return
+      if (signal.aborted) return
       const error = SlipwayError.of(thrown)
       // What was broken off, and not by us, is a cut like any other.
       const cut = error.unavailable || error.code === Code.Canceled || error.code === Code.DeadlineExceeded
@@ -62,7 +64,7 @@ export async function* follow<Change extends { readonly type: ChangeType }, Reso
     await sleep(
       Math.min(longestPauseMs, firstPauseMs * 2 ** Math.min(failures, 6)) * (0.5 + Math.random() / 2),
       undefined,
-      { signal: options.signal },
+      { signal },
     ).catch(() => undefined)
   }
 }

@@ -6,9 +6,21 @@ export interface Doubt {
   readonly timeoutMs: number
 }
 
-interface Memory {
+/** A create that somebody else left in doubt. */
+export interface InheritedDoubt {
+  /** Since when this process knows of it, on the monotonic clock: it was sent before. */
+  readonly sinceMs: number
+}
+
+/** What is in doubt of an item. */
+export interface Doubts {
+  /** Effects of this process, by step. */
+  readonly own: ReadonlyMap<string, Doubt>
+  readonly inherited: InheritedDoubt | undefined
+}
+
+interface Memory extends Doubts {
   readonly fence: bigint
-  readonly doubts: ReadonlyMap<string, Doubt>
 }
 
 const maxMemories = 10_000
@@ -17,17 +29,17 @@ const maxMemories = 10_000
 export class DoubtMemory {
   readonly #memories = new Map<string, Memory>()
 
-  remember(itemId: string, fence: bigint, doubts: ReadonlyMap<string, Doubt>): void {
+  remember(itemId: string, fence: bigint, { own, inherited }: Doubts): void {
     this.#memories.delete(itemId)
-    this.#memories.set(itemId, { fence, doubts: new Map(doubts) })
+    this.#memories.set(itemId, { fence, own: new Map(own), inherited })
     const [oldest] = this.#memories.keys()
     if (this.#memories.size > maxMemories && oldest !== undefined) this.#memories.delete(oldest)
   }
 
   /** What was in doubt when this process let go of the item; undefined where somebody else may have held it since. */
-  recall(itemId: string, fence: bigint): ReadonlyMap<string, Doubt> | undefined {
+  recall(itemId: string, fence: bigint): Doubts | undefined {
     const memory = this.#memories.get(itemId)
-    return memory !== undefined && memory.fence + 1n === fence ? memory.doubts : undefined
+    return memory !== undefined && memory.fence + 1n === fence ? memory : undefined
   }
 
   forget(itemId: string): void {

@@ -136,6 +136,60 @@ void t.test('with a create in doubt and nothing found, it waits until the create
   t.equal(cloud.servers.size, 1)
 })
 
+void t.test('a create that another instance left in doubt stays so over a try that comes to nothing', async (t) => {
+  let failing = true
+  const { cloud, session, item } = await setUp(t, (cloud) => ({
+    create: async (context, spec) => {
+      const id = await context.step('server', {
+        run: () => Promise.resolve(cloud.make(spec.ownershipKey, spec.name).id),
+        find: () => {
+          if (failing) throw new ProviderError('QUOTA', 'not now')
+          return Promise.resolve(cloud.byKey(spec.ownershipKey)?.id)
+        },
+        timeoutMs: 600,
+      })
+      return { externalId: id }
+    },
+  }))
+  item.observed.createInDoubt = true
+  session.send(item.claimed())
+  await released(item)
+  t.equal(item.observed.createInDoubt, true, 'nothing was found out')
+  failing = false
+  session.send(item.claimed())
+  await until('the provider to say that it waits', () =>
+    item.reports.find(({ progress }) => progress?.message.includes('under way')),
+  )
+  cloud.make(item.desired.spec?.ownershipKey ?? '', 'late')
+  await settled(item)
+  t.equal(cloud.servers.size, 1)
+  t.equal(cloud.count('create'), 1, 'the late one is adopted')
+})
+
+void t.test('a delete that failed once still waits for the create that another instance left in doubt', async (t) => {
+  let failing = true
+  const { cloud, session, item } = await setUp(t, (cloud) => ({
+    effectTimeoutMs: 600,
+    delete: (_context, machine) => {
+      if (failing) throw new ProviderError('QUOTA', 'not now')
+      cloud.calls.push('delete')
+      for (const server of cloud.servers.values())
+        if (server.key === machine.ownershipKey) cloud.servers.delete(server.id)
+      return Promise.resolve()
+    },
+  }))
+  item.observed.createInDoubt = true
+  item.wish({ operation: Operation.DEPROVISION, presence: Presence.ABSENT })
+  session.send(item.claimed())
+  await released(item)
+  failing = false
+  session.send(item.claimed())
+  await until('the first delete', () => cloud.count('delete') === 1)
+  cloud.make(item.desired.spec?.ownershipKey ?? '', 'late')
+  await settled(item)
+  t.equal(cloud.servers.size, 0)
+})
+
 void t.test('after the wait with nothing found, it creates', async (t) => {
   const { cloud, session, item } = await setUp(t, (cloud) => ({
     create: async (context, spec) => {

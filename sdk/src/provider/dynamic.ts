@@ -6,7 +6,7 @@ import { ProviderError } from './errors.js'
 import { checkedSpec, wireSpec } from './order.js'
 import { convergePower, needsPower, type PowerPort } from './power.js'
 import { retryTransient } from './retry.js'
-import { defaultEffectTimeoutMs } from './steps.js'
+import { doubtEnd } from './steps.js'
 import type { Task } from './task.js'
 import type { DynamicDefinition, ObservedMachine } from './types.js'
 import { makeWorkContext } from './work-context.js'
@@ -34,7 +34,7 @@ async function provision(task: Task, definition: Definition): Promise<void> {
   if (task.completed) return keepUp(task, definition)
   const machine = (await adopt(task, definition)) ?? (await make(task, definition))
   task.item.doubts.clear()
-  task.item.inheritedDoubt = false
+  task.item.inheritedDoubt = undefined
   // What was just made is on, unless it says otherwise.
   const made = { power: 'on' as const, ...machine }
   const observed = { ...presentOf(made), createInDoubt: false }
@@ -77,7 +77,7 @@ async function keepUp(task: Task, definition: Definition): Promise<void> {
 async function deprovision(task: Task, definition: Definition): Promise<void> {
   const { item } = task
   if (!task.completed && !item.untouched) {
-    const coveredAtMs = Math.max(doubtEnd(task, definition), listedAt(task, definition))
+    const coveredAtMs = Math.max(doubtEnd(task.item, definition), listedAt(task, definition))
     await callDelete(task, definition)
     if (coveredAtMs > monotonicMs()) {
       // A create that is still under way could land behind the delete, and one that is done may not be listed yet.
@@ -87,7 +87,7 @@ async function deprovision(task: Task, definition: Definition): Promise<void> {
       await callDelete(task, definition)
     }
     item.doubts.clear()
-    item.inheritedDoubt = false
+    item.inheritedDoubt = undefined
   }
   await task.complete({ presence: Presence.ABSENT, createInDoubt: false, generation: task.wish.generation })
 }
@@ -100,16 +100,6 @@ async function callDelete(task: Task, definition: Definition): Promise<void> {
   await definition.delete(makeWorkContext(task), { ownershipKey, name, ...(externalId !== '' && { externalId }) })
   await failpoint('sdk.delete.after')
   task.signal.throwIfAborted()
-}
-
-/** When a create whose outcome is not known can be under way no more, and shows in a listing. 0: there is none. */
-function doubtEnd(task: Task, definition: Definition): number {
-  if (!task.item.inDoubt) return 0
-  const own = [...task.item.doubts.values()].map(({ sinceMs, timeoutMs }) => sinceMs + timeoutMs)
-  const inherited = task.item.inheritedDoubt
-    ? task.item.claimedAtMs + (definition.effectTimeoutMs ?? defaultEffectTimeoutMs)
-    : 0
-  return Math.max(0, inherited, ...own) + (definition.listingLagMs ?? 0)
 }
 
 /** When what was made last shows in a listing. 0: its id is known, and nothing depends on listings. */

@@ -11,6 +11,7 @@ import t, { type Test } from 'tap'
 import type { TestGateway, TestSession } from '../testing/gateway.js'
 import type { TestItem } from '../testing/item.js'
 import { readySession, released, settled, startGateway, startProvider } from '../testing/provider.js'
+import { until } from '../testing/until.js'
 import { defineProvider } from './define.js'
 import { ProviderError } from './errors.js'
 import type { Power, StaticDefinition } from './types.js'
@@ -114,6 +115,27 @@ void t.test('a provider that can take a host off does so', async (t) => {
   rack.session.send(item.wish({ operation: Operation.DEPROVISION, presence: Presence.ABSENT }).claimed())
   await settled(item)
   t.same(rack.calls.slice(1), ['deprovision', 'off rack-1-slot-4 by "192.0.2.4"'])
+})
+
+void t.test('with an installation in doubt, the host is taken off again once it cannot land any more', async (t) => {
+  let installed = false
+  const rack = await startRack(t, (rack) => ({
+    effectTimeoutMs: 300,
+    deprovision: () => {
+      rack.calls.push('deprovision')
+      installed = false
+      return Promise.resolve()
+    },
+  }))
+  const item = rack.gateway.item().wish({ machine })
+  item.observed.createInDoubt = true
+  rack.session.send(item.wish({ operation: Operation.DEPROVISION, presence: Presence.ABSENT }).claimed())
+  await until('the first time', () => rack.calls.length === 1)
+  installed = true
+  await settled(item)
+  t.equal(rack.calls.filter((call) => call === 'deprovision').length, 2)
+  t.equal(installed, false, 'the wipe that comes next finds nothing that lands behind it')
+  t.match(item.observed, { presence: Presence.ABSENT, createInDoubt: false })
 })
 
 void t.test('a machine is verified, inspected and cleaned without a host', async (t) => {

@@ -1,10 +1,12 @@
 import { Operation, Presence } from '@slipway/proto/provider/v1'
 import { failpoint } from '../internal/failpoint.js'
+import { monotonicMs, sleep } from '../internal/timing.js'
 import { hardwareToProto, observedToProto, staticMachineFromProto, type ObservedInit } from './convert.js'
 import { ProviderError } from './errors.js'
 import { checkedSpec, wireMachine } from './order.js'
 import { convergePower, needsPower, type PowerPort } from './power.js'
 import { retryTransient } from './retry.js'
+import { doubtEnd } from './steps.js'
 import type { Task } from './task.js'
 import type { ObservedMachine, StaticDefinition, StaticMachine } from './types.js'
 import { makeWorkContext } from './work-context.js'
@@ -44,7 +46,7 @@ async function provision(task: Task, definition: Definition, machine: StaticMach
   const made = { power: 'on' as const, ...(await definition.provision(makeWorkContext(task), machine, spec)) }
   task.signal.throwIfAborted()
   task.item.doubts.clear()
-  task.item.inheritedDoubt = false
+  task.item.inheritedDoubt = undefined
   const observed: ObservedInit = { ...observedToProto(made), presence: Presence.PRESENT, createInDoubt: false }
   if (!needsPower(task, made)) return task.complete({ ...observed, generation: task.wish.generation })
   await task.complete(observed)
@@ -53,18 +55,34 @@ async function provision(task: Task, definition: Definition, machine: StaticMach
 
 async function deprovision(task: Task, definition: Definition, machine: StaticMachine): Promise<void> {
   const port = portOf(task, definition, machine)
-  const nothingToDo = task.completed || task.item.untouched
+  const { item } = task
+  const nothingToDo = task.completed || item.untouched
   if (!nothingToDo) {
-    await task.begin('deprovision', 'taking the host off the machine')
-    await failpoint('sdk.delete.before')
-    await definition.deprovision?.(makeWorkContext(task), machine)
-    await failpoint('sdk.delete.after')
-    task.signal.throwIfAborted()
+    const coveredAtMs = doubtEnd(item, definition)
+    await takeOff(task, definition, machine)
+    if (coveredAtMs > monotonicMs()) {
+      // An installation that is still under way could land behind the wipe that comes next, and the next host would find it.
+      const message =
+        'what an earlier try began may still be under way; waiting until it cannot be, to take it off, too'
+      item.tell({ generation: task.wish.generation, progress: { step: 'deprovision', message } })
+      await sleep(coveredAtMs - monotonicMs(), task.signal)
+      await takeOff(task, definition, machine)
+    }
+    item.doubts.clear()
+    item.inheritedDoubt = undefined
     const seen = await retryTransient(task.signal, port.observe)
     if (seen?.power !== 'off') await run(task, 'power off', () => port.power?.('off'))
   }
   const power = nothingToDo ? {} : observedToProto({ power: 'off' })
   await task.complete({ ...power, presence: Presence.ABSENT, createInDoubt: false, generation: task.wish.generation })
+}
+
+async function takeOff(task: Task, definition: Definition, machine: StaticMachine): Promise<void> {
+  await task.begin('deprovision', 'taking the host off the machine')
+  await failpoint('sdk.delete.before')
+  await definition.deprovision?.(makeWorkContext(task), machine)
+  await failpoint('sdk.delete.after')
+  task.signal.throwIfAborted()
 }
 
 async function inspect(task: Task, definition: Definition, machine: StaticMachine): Promise<ObservedInit> {

@@ -6,6 +6,7 @@ import { ProviderError, type FailureCode } from './errors.js'
 import { retryTransient } from './retry.js'
 import type { Task } from './task.js'
 import type { Json, StepEffect, StepRun } from './types.js'
+import type { WorkItem } from './work-item.js'
 
 export const defaultEffectTimeoutMs = 60_000
 
@@ -85,7 +86,7 @@ async function lookUp<Result extends Json>(
 ): Promise<Result | undefined> {
   const { item } = task
   const doubt = item.doubts.get(name)
-  const inDoubt = doubt !== undefined || item.inheritedDoubt
+  const inDoubt = doubt !== undefined || item.inheritedDoubt !== undefined
   // Outside of PROVISION no flag tells of an effect that was lost, so there it is always looked for.
   const surelyFirst = marksDoubt(task) && item.fresh && !item.begun.has(name) && !inDoubt
   if (surelyFirst) return undefined
@@ -95,7 +96,10 @@ async function lookUp<Result extends Json>(
   }
   const found = await look()
   if (found !== undefined || !inDoubt) return found
-  const { sinceMs, timeoutMs } = doubt ?? { sinceMs: item.claimedAtMs, timeoutMs: effectTimeoutMs(task, effect) }
+  const { sinceMs, timeoutMs } = doubt ?? {
+    sinceMs: item.inheritedDoubt?.sinceMs ?? item.claimedAtMs,
+    timeoutMs: effectTimeoutMs(task, effect),
+  }
   const waitMs = sinceMs + timeoutMs + (task.runtime.definition.listingLagMs ?? 0) - monotonicMs()
   if (waitMs > 0) {
     const message = `an earlier create may still be under way; waiting ${Math.ceil(waitMs / 1000)} s before it may be repeated`
@@ -147,7 +151,19 @@ async function storeEffect(task: Task, name: string, result: unknown): Promise<J
 
 function settleDoubt(task: Task, name: string): void {
   task.item.doubts.delete(name)
-  task.item.inheritedDoubt = false
+  task.item.inheritedDoubt = undefined
+}
+
+/** When what has been done with an unknown outcome can be under way no more, and shows in a listing, on the monotonic clock. 0: there is nothing of that kind. */
+export function doubtEnd(
+  item: WorkItem,
+  { effectTimeoutMs, listingLagMs }: { readonly effectTimeoutMs?: number; readonly listingLagMs?: number },
+): number {
+  if (!item.inDoubt) return 0
+  const own = [...item.doubts.values()].map(({ sinceMs, timeoutMs }) => sinceMs + timeoutMs)
+  const inherited =
+    item.inheritedDoubt === undefined ? 0 : item.inheritedDoubt.sinceMs + (effectTimeoutMs ?? defaultEffectTimeoutMs)
+  return Math.max(0, inherited, ...own) + (listingLagMs ?? 0)
 }
 
 /** Only what makes machines is shown as a create in doubt. */

@@ -16,7 +16,7 @@ import {
 import { ReportRefused, type Acked, type ReportInit } from '../internal/reports.js'
 import { monotonicMs } from '../internal/timing.js'
 import { failureToProto, valueToJson, type ObservedInit } from './convert.js'
-import type { Doubt, DoubtMemory } from './doubts.js'
+import type { Doubt, DoubtMemory, InheritedDoubt } from './doubts.js'
 import { ProviderError, Stopped } from './errors.js'
 import type { Runtime } from './runtime.js'
 import type { Snapshot } from './settings.js'
@@ -58,7 +58,7 @@ export class WorkItem {
   /** Nothing was ever tried, by whichever instance, as far as anybody knows. */
   readonly fresh: boolean
   /** Somebody else left a create in doubt; cleared when it was looked into. */
-  inheritedDoubt: boolean
+  inheritedDoubt: InheritedDoubt | undefined
   /** What the hub has stored. */
   observed: Observed
   readonly #runtime: Runtime
@@ -84,8 +84,9 @@ export class WorkItem {
     this.#desired = claimed.desired
     this.#steps = stepsOf(claimed.steps, claimed.desired)
     const recalled = memory.recall(this.ref.id, this.fence)
-    this.doubts = new Map(recalled)
-    this.inheritedDoubt = this.observed.createInDoubt === true && recalled === undefined
+    this.doubts = new Map(recalled?.own)
+    if (recalled !== undefined) this.inheritedDoubt = recalled.inherited
+    else if (this.observed.createInDoubt === true) this.inheritedDoubt = { sinceMs: this.claimedAtMs }
     this.fresh =
       this.attempt === 1 &&
       recalled === undefined &&
@@ -111,7 +112,7 @@ export class WorkItem {
   }
 
   get inDoubt(): boolean {
-    return this.inheritedDoubt || this.doubts.size > 0
+    return this.inheritedDoubt !== undefined || this.doubts.size > 0
   }
 
   get isRequest(): boolean {
@@ -178,7 +179,7 @@ export class WorkItem {
     } finally {
       this.#task = undefined
       if (this.#settled) this.#memory.forget(this.ref.id)
-      else this.#memory.remember(this.ref.id, this.fence, this.doubts)
+      else this.#memory.remember(this.ref.id, this.fence, { own: this.doubts, inherited: this.inheritedDoubt })
     }
   }
 

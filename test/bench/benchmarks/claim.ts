@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { applyWorkEntries, claimDueItems, inTransaction, migrate, openDatabase, type Db } from '@slipway/hub/testing'
 import { Logger, makeWorkerUtils, run as runWorker } from 'graphile-worker'
-import pg from 'pg'
 import PgBoss from 'pg-boss'
 import { query, type Bed } from '../harness/bed.js'
 import type { Benchmark, Contender, Sample } from '../harness/benchmark.js'
@@ -32,8 +31,7 @@ async function drain(jobs: number, turn: Turn): Promise<Sample> {
 
 async function rawSql(bed: Bed): Promise<(batch: number) => Contender> {
   const url = await bed.freshDatabase()
-  const pool = new pg.Pool({ connectionString: url, max: workers })
-  bed.onClose(() => pool.end())
+  const pool = bed.pool(url, workers)
   await pool.query(`
     create table jobs (
       id uuid primary key default gen_random_uuid(), due_at timestamptz, session_id uuid, fence bigint not null default 0, claimed_at timestamptz
@@ -143,10 +141,7 @@ async function claimAndSettle(
 
 async function graphileWorker(bed: Bed): Promise<(local: boolean) => Contender> {
   const connectionString = await bed.freshDatabase()
-  const pool = new pg.Pool({ connectionString, max: workers + 2 })
-  pool.on('error', () => undefined)
-  pool.on('connect', (client) => client.on('error', () => undefined))
-  bed.onClose(() => pool.end())
+  const pool = bed.pool(connectionString, workers + 2)
   const logger = new Logger(() => () => undefined)
   const utils = await makeWorkerUtils({ pgPool: pool, logger })
   bed.onClose(() => Promise.resolve(utils.release()))

@@ -111,12 +111,12 @@ export const lifecycle: Benchmark = {
     'An order through the client API is stored, placed and dispatched; its provider answers at once; the answer is stored and acknowledged. 50 provider connections over mutual TLS, ten providers; the load generator runs on the same cores. CPU counts until every host is READY. Beside it a bare prototype on the same parts: grpc-js, one table, statements for a whole turn of the event loop, and no placement, requests, machines, events or changes.',
   goals: [
     {
-      text: 'at least a fifth of the bare prototype',
+      text: 'at least as many as the bare prototype',
       series: 'hub',
       case: '64 at a time',
       metric: 'lifecycles/s',
       of: 'bare prototype',
-      atLeast: 0.2,
+      atLeast: 1,
     },
   ],
   charts: [

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import * as hub from '@slipway/proto/hub/v1'
-import pg from 'pg'
+import type pg from 'pg'
 import { query, type Bed } from '../harness/bed.js'
 import type { Benchmark, Contender, Goal } from '../harness/benchmark.js'
 import { BenchHub } from '../harness/hub.js'
@@ -148,10 +148,10 @@ export const list: Benchmark = {
     const slipway = await BenchHub.start(bed)
     const count = bed.size(1_000_000, 3_000)
     await load(slipway.databaseUrl, count)
-    const pool = new pg.Pool({ connectionString: slipway.databaseUrl, max: 1 })
+    const pool = bed.pool(slipway.databaseUrl, 1)
     return {
       contenders: questions(count).flatMap((question) => contenders(bed, slipway, pool, question)),
-      close: () => pool.end(),
+      close: () => Promise.resolve(),
     }
   },
 }

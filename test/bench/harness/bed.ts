@@ -61,6 +61,16 @@ export class Bed {
     return url.toString()
   }
 
+  /** Connections of this process, ended with the bed. */
+  pool(connectionString: string, max: number): pg.Pool {
+    const pool = new pg.Pool({ connectionString, max })
+    // `end` does not wait for the last goodbye, and the database is dropped right after: nobody is left to mind.
+    pool.on('error', () => undefined)
+    pool.on('connect', (client) => client.on('error', () => undefined))
+    this.onClose(() => pool.end())
+    return pool
+  }
+
   /** A process of this machine's Node, ended with the bed. */
   spawn(name: string, argv: readonly string[], env: NodeJS.ProcessEnv = {}): Child {
     const child = new Child(name, this.folder, argv, env)

@@ -151,6 +151,12 @@ void t.test('the way to READY', async (t) => {
     'READY',
     'a class that asks for no phone home gets none, and no stage is waited for that has passed',
   )
+  const walked = (['provisioned', 'ready'] as const).reduce<HostState | undefined>(
+    (state, event) => state && transitionHost(state, event),
+    'PLACED',
+  )
+  t.equal(walked, quick.host.state, 'in one commit, and yet by the moves of the table')
+  t.equal(transitionHost('PLACED', 'ready'), undefined, 'none of which is skipped')
   t.strictSame(
     quick.host.conditions.map((condition) => condition.status),
     Array(6).fill('TRUE'),

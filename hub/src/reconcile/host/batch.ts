@@ -5,7 +5,7 @@ import { makeError } from '../../domain/host/phases/attempt.js'
 import type { HostDecision, HostView } from '../../domain/host/record.js'
 import { inTransaction, type Tx } from '../../store/database.js'
 import { appendEvents, hubCause } from '../../store/events.js'
-import { databaseNow, lockHosts, saveHost, type LockedHost } from '../../store/host-reconcile.js'
+import { databaseNow, lockHosts, saveHosts, type LockedHost } from '../../store/host-reconcile.js'
 import { cancelRequest, deleteSecrets, deprovisionRequest } from '../../store/host-requests.js'
 import { finishHosts, type NextLook, type TakenHost } from '../../store/host-schedule.js'
 import type { WakeTopic } from '../../store/wake.js'
@@ -50,36 +50,41 @@ async function reconcileTogether(deps: ReconcilerDeps, taken: readonly TakenHost
     deps.db,
     async (tx) => {
       const { hosts, changed } = await lockHosts(tx, taken, graceUntil)
-      const done = await executeAll(deps, tx, hosts)
+      const done = await decideAll(deps, tx, hosts)
       const looks = new Map<string, number>([
         ...done.looks,
         ...changed.map((host): [string, number] => [host.hostId, changedPauseMs]),
       ])
-      await finishHosts(
-        tx,
-        taken.map((host) => ({ ...host, inMs: looks.get(host.hostId) ?? null })),
-      )
-      return done.wake
+      // They need nothing of one another, and travel together; locks are still taken in their order.
+      const [saved] = await Promise.all([
+        storeAll(tx, done),
+        finishHosts(
+          tx,
+          taken.map((host) => ({ ...host, inMs: looks.get(host.hostId) ?? null })),
+        ),
+      ])
+      return wakeFor(done, saved)
     },
     'reconcile',
   )
   deps.wake.signal(...wake)
 }
 
-interface Executed {
+interface Decided {
   /** By host id, in ms; hosts that are not among them are looked at when something is heard of them. */
   readonly looks: readonly (readonly [string, number])[]
-  readonly wake: readonly WakeTopic[]
+  readonly events: readonly EventDraft[]
+  /** Those that are given work. */
+  readonly providers: ReadonlySet<string>
+  readonly placing: Placing
+  readonly replacedRequestIds: readonly string[]
+  readonly saves: readonly { readonly host: LockedHost; readonly decision: HostDecision }[]
 }
 
-async function executeAll(deps: ReconcilerDeps, tx: Tx, locked: readonly LockedHost[]): Promise<Executed> {
+async function decideAll(deps: ReconcilerDeps, tx: Tx, locked: readonly LockedHost[]): Promise<Decided> {
   const decisions = locked.map((host) => ({ host, decision: decideHost(withoutDefect(host.view)) }))
   const toPlace = decisions.filter(({ decision }) => decision.action.kind === 'place').map(({ host }) => host)
-  const placing = await Placing.begin(
-    deps,
-    tx,
-    toPlace.map((host) => host.row.id),
-  )
+  const placing = new Placing(deps, tx)
   const events: EventDraft[] = []
   const looks: [string, number][] = []
   const providers = new Set<string>()
@@ -90,21 +95,30 @@ async function executeAll(deps: ReconcilerDeps, tx: Tx, locked: readonly LockedH
     if (executed.lookAgainInMs !== null) looks.push([host.row.id, executed.lookAgainInMs])
     saves.push({ host, decision: executed })
   }
-  const placedFor = await placing.finish(
-    toPlace.flatMap((host) => (host.row.request_id === null ? [] : [host.row.request_id])),
-  )
-  for (const id of placedFor) providers.add(id)
-  let changed = events.length > 0
-  for (const { host, decision } of saves) changed = (await saveHost(tx, host.view.host, decision.host)) || changed
-  await forgetSecrets(tx, saves)
-  await appendEvents(tx, hubCause, events)
-  return {
-    looks,
-    wake: [
-      ...[...providers].map((providerId) => ({ kind: 'work' as const, providerId })),
-      ...(changed ? [{ kind: 'change' as const }] : []),
-    ],
-  }
+  for (const id of placing.providerIds) providers.add(id)
+  const replacedRequestIds = toPlace.flatMap((host) => (host.row.request_id === null ? [] : [host.row.request_id]))
+  return { looks, events, providers, placing, replacedRequestIds, saves }
+}
+
+/** Returns whether any host has changed. */
+async function storeAll(tx: Tx, { placing, replacedRequestIds, saves, events }: Decided): Promise<boolean> {
+  const [, saved] = await Promise.all([
+    placing.finish(replacedRequestIds),
+    saveHosts(
+      tx,
+      saves.map(({ host, decision }) => ({ before: host.view.host, after: decision.host })),
+    ),
+    forgetSecrets(tx, saves),
+    appendEvents(tx, hubCause, events),
+  ])
+  return saved
+}
+
+function wakeFor({ providers, events }: Decided, saved: boolean): readonly WakeTopic[] {
+  return [
+    ...[...providers].map((providerId) => ({ kind: 'work' as const, providerId })),
+    ...(saved || events.length > 0 ? [{ kind: 'change' as const }] : []),
+  ]
 }
 
 async function execute(
@@ -168,10 +182,8 @@ async function setAside(
         )
         const delayMs = retryDelayMs(attempts, 0)
         const nextAttemptAt = new Date(view.now.getTime() + delayMs).toISOString()
-        await saveHost(tx, view.host, {
-          ...view.host,
-          lastError: { ...defect, retryable: true, attempts, nextAttemptAt },
-        })
+        const after = { ...view.host, lastError: { ...defect, retryable: true, attempts, nextAttemptAt } }
+        await saveHosts(tx, [{ before: view.host, after }])
         looks.push({ ...key, inMs: delayMs })
       }
       await finishHosts(tx, looks)

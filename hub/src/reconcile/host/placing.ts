@@ -12,7 +12,6 @@ import {
   deleteSecrets,
   insertRequests,
   lockFreeMachine,
-  readHostUserData,
   type RequestDraft,
 } from '../../store/host-requests.js'
 import { loadCandidates } from '../../store/placement.js'
@@ -30,20 +29,14 @@ export class Placing {
   readonly #tx: Tx
   readonly #candidates = new Map<string, Candidate[]>()
   readonly #drafts: RequestDraft[] = []
-  readonly #userData: ReadonlyMap<string, Buffer>
 
-  private constructor(deps: ReconcilerDeps, tx: Tx, userData: ReadonlyMap<string, Buffer>) {
+  constructor(deps: ReconcilerDeps, tx: Tx) {
     this.#deps = deps
     this.#tx = tx
-    this.#userData = userData
-  }
-
-  static async begin(deps: ReconcilerDeps, tx: Tx, hostIds: readonly string[]): Promise<Placing> {
-    return new Placing(deps, tx, await readHostUserData(tx, hostIds))
   }
 
   /** Places one host, or says why not. */
-  async place({ row, view }: LockedHost, decision: HostDecision): Promise<HostDecision> {
+  async place({ row, view, sealedUserData }: LockedHost, decision: HostDecision): Promise<HostDecision> {
     const candidates = await this.#load(row, false)
     const judged = this.#judge(row, decision, candidates)
     const eligible = judged.filter(({ rejected }) => rejected === undefined)
@@ -56,7 +49,7 @@ export class Placing {
     const chosen = await this.#take(eligible, row, decision, request)
     if (chosen === undefined) return { ...decision, action: { kind: 'none' }, lookAgainInMs: takenPauseMs }
     this.#use(candidates, chosen)
-    const userData = this.#openUserData(row)
+    const userData = this.#openUserData(row, sealedUserData)
     this.#drafts.push(makeDraft(this.#deps, row, decision.host.name, chosen, request, userData, view.now))
     const placed = placeHost(decision.host, { ...request, price: chosen.price }, chosen, view.now)
     return {
@@ -67,11 +60,17 @@ export class Placing {
     }
   }
 
-  /** Stores the requests of all hosts that were placed. */
-  async finish(replacedRequestIds: readonly string[]): Promise<readonly string[]> {
-    await deleteSecrets(this.#tx, { hostIds: [], requestIds: replacedRequestIds })
-    await insertRequests(this.#tx, this.#drafts)
+  /** Where hosts were placed. */
+  get providerIds(): readonly string[] {
     return this.#drafts.map((draft) => draft.request.provider_id)
+  }
+
+  /** Stores the requests of all hosts that were placed. */
+  async finish(replacedRequestIds: readonly string[]): Promise<void> {
+    await Promise.all([
+      deleteSecrets(this.#tx, { hostIds: [], requestIds: replacedRequestIds }),
+      insertRequests(this.#tx, this.#drafts),
+    ])
   }
 
   #judge(row: HostRow, decision: HostDecision, candidates: readonly Candidate[]): readonly Judged[] {
@@ -141,9 +140,8 @@ export class Placing {
   }
 
   /** The order's own user-data, or its class's. */
-  #openUserData(row: HostRow): string {
-    const sealed = this.#userData.get(row.id)
-    if (sealed === undefined) return row.class_spec.bootstrap.userData
+  #openUserData(row: HostRow, sealed: Buffer | null): string {
+    if (sealed === null) return row.class_spec.bootstrap.userData
     return this.#deps.keyring.open('host.user-data', row.id, sealed).toString('utf8')
   }
 }
@@ -194,8 +192,8 @@ function makeDraft(
       ownership_key: ownershipKey(hubId, request.id),
       type_id: chosen.typeId,
       location: chosen.location,
-      price: chosen.price === null ? null : JSON.stringify(chosen.price),
-      spec: JSON.stringify({
+      price: chosen.price,
+      spec: {
         shape,
         providerData: layProviderData(chosen.providerData, row.provider_data),
         hostname: row.hostname,
@@ -203,18 +201,16 @@ function makeDraft(
         phoneHomeTimeoutMs: bootstrap.phoneHomeTimeoutMs,
         provisionTimeoutMs: bootstrap.provisionTimeoutMs,
         labels: row.labels,
-      }),
+      },
       static: chosen.machine !== null,
       machine_id: chosen.machine?.id ?? null,
       machine_name: chosen.machine?.name ?? null,
     },
     secrets: {
-      provider_id: chosen.provider.id,
-      request_id: request.id,
-      user_data_sealed: keyring.seal('request.user-data', request.id, rendered),
-      phone_home_token_hash: secretHash,
-      phone_home_token_sealed: keyring.seal('request.phone-home', request.id, token),
-      phone_home_expires_at: expiresAt,
+      userDataSealed: keyring.seal('request.user-data', request.id, rendered),
+      phoneHomeTokenHash: secretHash,
+      phoneHomeTokenSealed: keyring.seal('request.phone-home', request.id, token),
+      phoneHomeExpiresAt: expiresAt,
     },
   }
 }

@@ -5,16 +5,8 @@ import * as hub from '@slipway/proto/hub/v1'
 import { ConditionStatus } from '@slipway/proto/provider/v1'
 import { clean, formatSpan, formatTable, parseSpan } from '../format.js'
 import { usageError } from '../failure.js'
-import {
-  idOf,
-  noFilter,
-  parseReference,
-  resourceType,
-  resourceTypes,
-  type Common,
-  type ListOptions,
-  type ResourceType,
-} from '../resources.js'
+import { idOf, noFilter, type Common, type ListOptions, type ResourceType } from '../resource-type.js'
+import { parseReference, resourceType, resourceTypes } from '../resources.js'
 import { jsonOf, type Session } from '../session.js'
 import { coloured } from '../terminal.js'
 

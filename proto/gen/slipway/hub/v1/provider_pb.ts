@@ -262,7 +262,7 @@ export type Provider = Message<"slipway.hub.v1.Provider"> & {
   updateTime?: Timestamp | undefined;
 
   /**
-   * Changes with every change. Given in an update or delete, it must be the current one.
+   * Changes with what clients write, and not with what instances tell. Given in an update or delete, it must be the current one.
    *
    * @generated from field: string etag = 42;
    */

@@ -1,0 +1,86 @@
+import type { Socket } from 'node:net'
+import pg from 'pg'
+
+/** A statement is prepared once its text has come this often: what comes once would only fill the memory of the database. */
+const preparedAfter = 3
+/** Bounds what each connection keeps prepared. */
+const maxPrepared = 500
+/** No statement of the hub's own is longer; lists of values are. */
+const maxTextLength = 6_000
+
+const seen = new Map<string, number>()
+const names = new Map<string, string>()
+/** Grows when a migration has changed what prepared statements return: then all are prepared anew, under other names. */
+let epoch = 0
+
+/** The name under which a statement is prepared: statements of one text share it, and no two texts do. */
+function preparedName(text: string): string | undefined {
+  const known = names.get(text)
+  if (known !== undefined) return `${known}-${epoch}`
+  if (names.size >= maxPrepared || text.length > maxTextLength) return undefined
+  const times = (seen.get(text) ?? 0) + 1
+  if (times < preparedAfter) {
+    if (seen.size > 10 * maxPrepared) seen.clear()
+    seen.set(text, times)
+    return undefined
+  }
+  seen.delete(text)
+  const name = `slipway-${names.size}`
+  names.set(text, name)
+  return `${name}-${epoch}`
+}
+
+/** Whether a statement failed because a migration has changed what it returns since it was prepared. */
+export function isOutdatedPlan(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '0A000' && /cached plan/.test(error.message)
+}
+
+/** Has all statements prepared anew, on every connection. */
+export function forgetPlans(): void {
+  epoch += 1
+}
+
+/**
+ * A connection that prepares the statements that come again and again, so that PostgreSQL parses and plans them once. Statements that are
+ * started together travel together: none waits for the answer to the one before it.
+ */
+export class PreparingClient extends pg.Client {
+  constructor(config?: string | pg.ClientConfig) {
+    super({
+      ...(typeof config === 'string' ? { connectionString: config } : config),
+      pipeline: true,
+    })
+  }
+
+  #corked = false
+
+  override query(...args: unknown[]): never {
+    this.#writeTogether()
+    const run = super.query.bind(this) as unknown as (...all: unknown[]) => never
+    const [text, values] = args
+    if (typeof text !== 'string' || args.length !== 2 || !Array.isArray(values) || values.length === 0)
+      return run(...args)
+    const name = preparedName(text)
+    if (name === undefined) return run(text, values)
+    const running = run({ name, text, values }) as unknown as Promise<unknown>
+    const again = (error: unknown): never => {
+      // It did nothing; in a transaction, which has failed with it, all of it is to be run again.
+      if (!isOutdatedPlan(error) || this.getTransactionStatus() !== 'I') throw error
+      forgetPlans()
+      return this.query(text, values)
+    }
+    return running.catch(again) as never
+  }
+
+  /** What is sent in this turn of the event loop leaves in one write. */
+  #writeTogether(): void {
+    if (this.#corked) return
+    this.#corked = true
+    const { stream } = (this as unknown as { readonly connection: { readonly stream: Socket } }).connection
+    stream.cork()
+    process.nextTick(() => {
+      this.#corked = false
+      stream.uncork()
+    })
+  }
+}

@@ -1,0 +1,368 @@
+import { sql } from 'kysely'
+import { v7 as uuid } from 'uuid'
+import type { MachineRecord } from '../domain/machine/apply-report.js'
+import { transitionMachine } from '../domain/machine/transitions.js'
+import { shortName } from '../domain/names.js'
+import type { ReportFacts, RequestRecord } from '../domain/request/apply-report.js'
+import type { Tx } from './database.js'
+import { scheduleHosts } from './host-schedule.js'
+import { rowsAs } from './rows.js'
+import type { MachineRequestRow, MachineRow, WorkItemRow } from './tables.js'
+import type { WakeTopic } from './wake.js'
+import { wishMachine, wishRequest } from './wishes.js'
+
+// Stores what reports have made of items, all of a batch in one statement for each table. Every row is locked by then, and each write holds the fence of its
+// claim against the work item once more.
+
+/** Offerings that said CAPACITY or QUOTA are not offered again for this long. */
+const offeringHoldMs = 5 * 60_000
+/** That a machine was seen is stored again after this long, where nothing else has changed. */
+const seenAtGranularityMs = 60_000
+
+/** An item, as stored and as it is to be. */
+export interface ItemState {
+  readonly item: WorkItemRow
+  released: boolean
+  dueInMs: number | null | undefined
+  attempt: number
+  request?: RequestItem
+  machine?: MachineItem
+}
+
+interface RequestItem {
+  readonly row: MachineRequestRow
+  readonly before: RequestRecord
+  record: RequestRecord
+  /** The machine that the request has already. */
+  readonly beneath: MachineRow | undefined
+  giveUp: boolean
+  holdOffering: boolean
+}
+
+interface MachineItem {
+  readonly row: MachineRow
+  readonly before: MachineRecord
+  record: MachineRecord
+  next: MachineRecord['operation'] | undefined
+}
+
+/** A step that a holder says is done. */
+export interface ReportedStep {
+  readonly entry: { readonly providerId: string; readonly itemId: string; readonly fence: number }
+  readonly step: NonNullable<ReportFacts['step']>
+}
+
+/** Stores the results of steps. The first result stands: a step that is told twice was done once. */
+export async function insertSteps(tx: Tx, steps: readonly ReportedStep[]): Promise<void> {
+  if (steps.length === 0) return
+  const rows = steps.map(({ entry, step }) => ({
+    provider_id: entry.providerId,
+    item_id: entry.itemId,
+    operation: step.operation,
+    operation_generation: step.operationGeneration,
+    name: step.name,
+    // As text: JSON null is a result, and not the lack of one.
+    result: JSON.stringify(step.result ?? null),
+    fence: entry.fence,
+  }))
+  await sql`/* insert-steps */
+    insert into steps (provider_id, item_id, operation, operation_generation, name, result, fence)
+    select provider_id, item_id, operation, operation_generation, name, result::jsonb, fence
+    from ${rowsAs('s (provider_id uuid, item_id uuid, operation text, operation_generation bigint, name text, result text, fence bigint)', rows)}
+    on conflict do nothing
+  `.execute(tx)
+}
+
+/** Stores items, and all that follows from them. Returns what to wake after the commit. */
+export async function writeStates(tx: Tx, states: readonly ItemState[], now: Date): Promise<WakeTopic[]> {
+  const wake: WakeTopic[] = []
+  const requests = states.flatMap(({ item, request }) =>
+    request !== undefined && changed(request) ? [{ item, ...request }] : [],
+  )
+  const machines = states.flatMap(({ item, machine }) => (machine === undefined ? [] : [{ item, ...machine }]))
+  const made = newMachines(requests)
+  await Promise.all([
+    insertMachines(tx, requests, made, now),
+    updateRequests(tx, requests, made, now),
+    updateBeneath(tx, requests, now),
+    updateMachines(tx, machines, now),
+    updateItems(tx, states),
+  ])
+  // What follows is rare, or concerns few.
+  for (const { row, record, beneath, giveUp, holdOffering: hold } of requests) {
+    if (record.state === 'GONE' && beneath !== undefined) await detachMachine(tx, beneath, row, now, wake)
+    if (hold) await holdOffering(tx, row, record)
+    if (!giveUp) continue
+    await wishRequest(tx, { providerId: row.provider_id, id: row.id }, { operation: 'DEPROVISION' })
+    wake.push({ kind: 'work', providerId: row.provider_id })
+  }
+  for (const { row, next } of machines) {
+    if (next === undefined) continue
+    await wishMachine(tx, { providerId: row.provider_id, id: row.id }, { operation: next })
+    wake.push({ kind: 'work', providerId: row.provider_id })
+  }
+  await scheduleHosts(
+    tx,
+    requests.map(({ row }) => ({ organizationId: row.organization_id, hostId: row.host_id })),
+  )
+  if (requests.length > 0) wake.push({ kind: 'host' })
+  for (const { item, released, dueInMs } of states)
+    if (released && dueInMs === 0) wake.push({ kind: 'work', providerId: item.provider_id })
+  return wake
+}
+
+/** A report that says nothing new is acknowledged, and nothing is written. */
+function changed({ before, record, giveUp, holdOffering }: RequestItem): boolean {
+  return giveUp || holdOffering || (before !== record && JSON.stringify(before) !== JSON.stringify(record))
+}
+
+async function updateItems(tx: Tx, states: readonly ItemState[]): Promise<void> {
+  const rows = states
+    .filter(({ item, released, attempt }) => released || attempt !== item.attempt)
+    .map(({ item, released, attempt, dueInMs }) => ({
+      provider_id: item.provider_id,
+      id: item.id,
+      session_id: item.session_id,
+      fence: item.fence,
+      attempt,
+      released,
+      due_in_ms: dueInMs ?? null,
+    }))
+  if (rows.length === 0) return
+  await sql`/* update-items */
+    update work_items w
+    set attempt = s.attempt,
+        session_id = case when s.released then null else w.session_id end,
+        due_at = case when s.released then clock_timestamp() + s.due_in_ms * interval '1 millisecond' else w.due_at end
+    from ${rowsAs('s (provider_id uuid, id uuid, session_id uuid, fence bigint, attempt int, released boolean, due_in_ms float8)', rows)}
+    where w.provider_id = s.provider_id and w.id = s.id and w.session_id = s.session_id and w.fence = s.fence
+  `.execute(tx)
+}
+
+type ChangedRequest = RequestItem & { readonly item: WorkItemRow }
+
+async function updateRequests(
+  tx: Tx,
+  requests: readonly ChangedRequest[],
+  made: ReadonlyMap<string, NewMachine>,
+  now: Date,
+): Promise<void> {
+  if (requests.length === 0) return
+  const rows = requests.map(({ item, row, record }) => ({
+    provider_id: row.provider_id,
+    id: row.id,
+    fence: item.fence,
+    state: record.state,
+    observed_generation: record.observedGeneration,
+    external_id: record.externalId,
+    presence: record.presence,
+    power: record.power,
+    addresses: record.addresses,
+    attributes: record.attributes,
+    conditions: record.conditions,
+    create_in_doubt: record.createInDoubt,
+    progress: record.progress,
+    reboots_done: record.rebootsDone,
+    last_error: record.lastError,
+    machine_id: made.get(row.id)?.id ?? row.machine_id,
+    machine_name: made.get(row.id)?.name ?? row.machine_name,
+    provisioned_at: record.state === 'PROVISIONED' ? (row.provisioned_at ?? now) : row.provisioned_at,
+    gone_at: record.state === 'GONE' ? (row.gone_at ?? now) : row.gone_at,
+  }))
+  await sql`/* update-requests */
+    update machine_requests r
+    set state = s.state, observed_generation = s.observed_generation, external_id = s.external_id, presence = s.presence, power = s.power,
+        addresses = s.addresses, attributes = s.attributes, conditions = s.conditions, create_in_doubt = s.create_in_doubt,
+        progress = s.progress, reboots_done = s.reboots_done, last_error = s.last_error, machine_id = s.machine_id,
+        machine_name = s.machine_name, provisioned_at = s.provisioned_at, gone_at = s.gone_at
+    from ${rowsAs(
+      `s (provider_id uuid, id uuid, fence bigint, state text, observed_generation bigint, external_id text, presence text, power text,
+          addresses jsonb, attributes jsonb, conditions jsonb, create_in_doubt boolean, progress jsonb, reboots_done bigint, last_error jsonb,
+          machine_id uuid, machine_name text, provisioned_at timestamptz, gone_at timestamptz)`,
+      rows,
+    )}
+    join work_items w on w.provider_id = s.provider_id and w.id = s.id and w.fence = s.fence
+    where r.provider_id = s.provider_id and r.id = s.id
+  `.execute(tx)
+}
+
+interface NewMachine {
+  readonly id: string
+  readonly name: string
+}
+
+/** A dynamic machine's record appears with its first external id. By request id. */
+function newMachines(requests: readonly ChangedRequest[]): ReadonlyMap<string, NewMachine> {
+  const made = new Map<string, NewMachine>()
+  for (const { row, record } of requests) {
+    if (row.machine_id !== null || row.static || record.externalId === null || record.state === 'GONE') continue
+    const id = uuid()
+    made.set(row.id, { id, name: shortName('m', id) })
+  }
+  return made
+}
+
+async function insertMachines(
+  tx: Tx,
+  requests: readonly ChangedRequest[],
+  made: ReadonlyMap<string, NewMachine>,
+  now: Date,
+): Promise<void> {
+  const rows = requests.flatMap(({ item, row, record }) => {
+    const machine = made.get(row.id)
+    if (machine === undefined) return []
+    return [
+      {
+        provider_id: row.provider_id,
+        ...machine,
+        provider_name: row.provider_name,
+        external_id: record.externalId,
+        hardware: { shape: row.spec.shape },
+        addresses: record.addresses,
+        power: record.power,
+        request_id: row.id,
+        request_name: row.name,
+        host_id: row.host_id,
+        host_name: row.host_name,
+        attributes: record.attributes,
+        seen_at: now,
+        fence: item.fence,
+      },
+    ]
+  })
+  if (rows.length === 0) return
+  await sql`/* insert-machines */
+    insert into machines (provider_id, id, name, provider_name, static, external_id, state, hardware, addresses, power, request_id, request_name,
+                          host_id, host_name, attributes, seen_at)
+    select s.provider_id, s.id, s.name, s.provider_name, false, s.external_id, 'ACTIVE', s.hardware, s.addresses, s.power, s.request_id,
+           s.request_name, s.host_id, s.host_name, s.attributes, s.seen_at
+    from ${rowsAs(
+      `s (provider_id uuid, id uuid, name text, provider_name text, external_id text, hardware jsonb, addresses jsonb, power text,
+          request_id uuid, request_name text, host_id uuid, host_name text, attributes jsonb, seen_at timestamptz, fence bigint)`,
+      rows,
+    )}
+    join work_items w on w.provider_id = s.provider_id and w.id = s.request_id and w.fence = s.fence
+  `.execute(tx)
+}
+
+/** Keeps machines in step with the requests that they are beneath; a static one is ACTIVE once it is provisioned. */
+async function updateBeneath(tx: Tx, requests: readonly ChangedRequest[], now: Date): Promise<void> {
+  const rows = requests.flatMap(({ item, row, record, beneath }) => {
+    if (beneath === undefined || record.state === 'GONE') return []
+    const provisioned = record.state === 'PROVISIONED' ? transitionMachine(beneath.state, 'provisioned') : undefined
+    const after = {
+      state: provisioned ?? beneath.state,
+      power: record.power,
+      addresses: record.addresses,
+      attributes: record.attributes,
+      reboots_done: record.rebootsDone,
+      reboots: row.reboots,
+      desired_power: row.desired_power,
+      last_error: record.lastError,
+    }
+    const same = (Object.keys(after) as (keyof typeof after)[]).every(
+      (column) => JSON.stringify(after[column]) === JSON.stringify(beneath[column]),
+    )
+    if (same && seenLately(beneath, now)) return []
+    const key = { provider_id: beneath.provider_id, id: beneath.id, request_id: row.id, fence: item.fence }
+    return [{ ...key, ...after, seen_at: now }]
+  })
+  if (rows.length === 0) return
+  await sql`/* update-machines-beneath */
+    update machines m
+    set state = s.state, power = s.power, addresses = s.addresses, attributes = s.attributes, reboots_done = s.reboots_done, reboots = s.reboots,
+        desired_power = s.desired_power, last_error = s.last_error, seen_at = s.seen_at
+    from ${rowsAs(
+      `s (provider_id uuid, id uuid, request_id uuid, fence bigint, state text, power text, addresses jsonb, attributes jsonb,
+          reboots_done bigint, reboots bigint, desired_power text, last_error jsonb, seen_at timestamptz)`,
+      rows,
+    )}
+    join work_items w on w.provider_id = s.provider_id and w.id = s.request_id and w.fence = s.fence
+    where m.provider_id = s.provider_id and m.id = s.id
+  `.execute(tx)
+}
+
+function seenLately(machine: MachineRow, now: Date): boolean {
+  return machine.seen_at !== null && now.getTime() - machine.seen_at.getTime() < seenAtGranularityMs
+}
+
+async function updateMachines(
+  tx: Tx,
+  machines: readonly (MachineItem & { readonly item: WorkItemRow })[],
+  now: Date,
+): Promise<void> {
+  const rows = machines
+    .filter(({ row, before, record }) => !seenLately(row, now) || JSON.stringify(before) !== JSON.stringify(record))
+    .map(({ item, row, record }) => ({
+      provider_id: row.provider_id,
+      id: row.id,
+      fence: item.fence,
+      state: record.state,
+      observed_generation: record.observedGeneration,
+      hardware: record.hardware,
+      power: record.power,
+      addresses: record.addresses,
+      attributes: record.attributes,
+      conditions: record.conditions,
+      reboots_done: record.rebootsDone,
+      last_error: record.lastError,
+      seen_at: now,
+    }))
+  if (rows.length === 0) return
+  await sql`/* update-machines */
+    update machines m
+    set state = s.state, observed_generation = s.observed_generation, hardware = s.hardware, power = s.power, addresses = s.addresses,
+        attributes = s.attributes, conditions = s.conditions, reboots_done = s.reboots_done, last_error = s.last_error, seen_at = s.seen_at
+    from ${rowsAs(
+      `s (provider_id uuid, id uuid, fence bigint, state text, observed_generation bigint, hardware jsonb, power text, addresses jsonb,
+          attributes jsonb, conditions jsonb, reboots_done bigint, last_error jsonb, seen_at timestamptz)`,
+      rows,
+    )}
+    join work_items w on w.provider_id = s.provider_id and w.id = s.id and w.fence = s.fence
+    where m.provider_id = s.provider_id and m.id = s.id
+  `.execute(tx)
+}
+
+/** The end of a request: a dynamic machine is gone with it; a static one is cleaned before anyone else may have it. */
+export async function detachMachine(
+  tx: Tx,
+  machine: MachineRow,
+  request: Pick<MachineRequestRow, 'id'>,
+  now: Date,
+  wake: WakeTopic[],
+): Promise<void> {
+  if (machine.request_id !== request.id) return
+  if (!machine.static) {
+    await tx
+      .updateTable('machines')
+      .set({ state: 'GONE', gone_at: now })
+      .where('provider_id', '=', machine.provider_id)
+      .where('id', '=', machine.id)
+      .execute()
+    return
+  }
+  await tx
+    .updateTable('machines')
+    .set({ request_id: null, request_name: null, host_id: null, host_name: null, desired_power: null })
+    .where('provider_id', '=', machine.provider_id)
+    .where('id', '=', machine.id)
+    .execute()
+  const next = transitionMachine(machine.state, 'released')
+  if (next !== undefined) {
+    await wishMachine(tx, { providerId: machine.provider_id, id: machine.id }, { state: next, operation: 'CLEAN' })
+    wake.push({ kind: 'work', providerId: machine.provider_id })
+  }
+}
+
+async function holdOffering(tx: Tx, row: MachineRequestRow, record: RequestRecord): Promise<void> {
+  await tx
+    .updateTable('offerings')
+    .set({
+      held_until: sql<Date>`clock_timestamp() + ${offeringHoldMs} * interval '1 millisecond'`,
+      held_reason: `${record.lastError?.code ?? 'CAPACITY'}: ${record.lastError?.message ?? ''}`,
+    })
+    .where('provider_id', '=', row.provider_id)
+    .where('type_id', '=', row.type_id)
+    .where('location', '=', row.location)
+    .execute()
+}
