@@ -39,7 +39,10 @@ async function* restOf<Item>(
   read: (query: PageQuery) => Promise<Page<Item>>,
 ): AsyncIterable<readonly Item[]> {
   const { last_page: last, next_page: next } = first.meta.pagination
-  if (next === null) return yield first.items
+  if (next === null) {
+    yield first.items
+    return
+  }
   for (let page = last ?? (await lastPage(next, read)); page >= 1; page -= 1) {
     yield (await read({ page, per_page: pageSize })).items
   }
