@@ -1,5 +1,6 @@
 import { ProviderError } from '@slipway/sdk'
 import { answer, type Api } from './client.js'
+import { ActionFailed } from './errors.js'
 import type { Urgency } from './rate-budget.js'
 import type { Action } from './types.js'
 
@@ -14,7 +15,7 @@ const maxMisses = 5
 
 interface Waiter {
   readonly resolve: (action: Action) => void
-  readonly reject: (error: unknown) => void
+  readonly reject: (error: Error) => void
 }
 
 interface Watched {
@@ -91,7 +92,7 @@ export class Actions {
         },
         reject: (error) => {
           leave()
-          reject(error as Error)
+          reject(error)
         },
       }
       watched.waiters.add(waiter)
@@ -163,19 +164,5 @@ export class Actions {
   #later(watched: Watched, atLeastMs = 0): void {
     watched.pauseMs = Math.min(maxPauseMs, watched.pauseMs * 1.5)
     watched.dueAtMs = performance.now() + Math.max(atLeastMs, watched.pauseMs * (0.8 + Math.random() * 0.4))
-  }
-}
-
-/** An action that was accepted and then failed. */
-export class ActionFailed extends Error {
-  override readonly name = 'ActionFailed'
-  readonly command: string
-  /** The action's error code; empty: it has none. */
-  readonly code: string
-
-  constructor({ id, command, error }: Pick<Action, 'id' | 'command' | 'error'>) {
-    super(`${command} (action ${id}) failed: ${error?.message ?? 'no reason given'} (${error?.code ?? 'unknown'})`)
-    this.command = command
-    this.code = error?.code ?? ''
   }
 }

@@ -1,5 +1,5 @@
 import { ProviderError, type FailureCode } from '@slipway/sdk'
-import type { ErrorAnswer } from './types.js'
+import type { Action, ErrorAnswer } from './types.js'
 
 interface Meaning {
   readonly code: FailureCode
@@ -12,8 +12,9 @@ const busy: Meaning = { code: 'CONFLICT', retryable: true, retryAfterMs: 2_000 }
 const refusedForGood: Meaning = { code: 'INVALID_SPEC' }
 const down: Meaning = { code: 'UNAVAILABLE' }
 const ourDefect: Meaning = { code: 'INTERNAL', retryable: false }
+const unexplained: Meaning = { code: 'INTERNAL' }
 
-/** What each error code of the API means to the hub. Those marked with a dagger are not in the vendor's table, but were seen. */
+/** What each error code of the API means to the hub, in answers and in failed actions. Those marked with a dagger are not in the vendor's table, but were seen. */
 const meanings: Readonly<Record<string, Meaning>> = {
   resource_unavailable: { code: 'CAPACITY' },
   placement_error: { code: 'CAPACITY' }, // †
@@ -76,10 +77,23 @@ export function errorOf(call: string, status: number, body: unknown, retryAfterM
   return new ApiError(call, status, said, retryAfterMs)
 }
 
-/**
- * What a call that got no answer means. Where it may have been carried out it is TIMEOUT, so that whoever repeats it looks first.
- *
- */
+/** An action that was accepted and then failed, sorted by its error code as refused calls are. */
+export class ActionFailed extends ProviderError {
+  readonly command: string
+
+  constructor({ id, command, error }: Pick<Action, 'id' | 'command' | 'error'>) {
+    const apiCode = error?.code ?? 'unknown'
+    const { code, retryable, retryAfterMs } = meanings[apiCode] ?? unexplained
+    super(code, `${command} (action ${id}) failed: ${error?.message ?? 'no reason given'} (${apiCode})`, {
+      externalCode: apiCode,
+      ...(retryable !== undefined && { retryable }),
+      ...(retryAfterMs !== undefined && { retryAfterMs }),
+    })
+    this.command = command
+  }
+}
+
+/** What a call that got no answer means. Where it may have been carried out it is TIMEOUT, so that whoever repeats it looks first. */
 export function lostOf(call: string, thrown: unknown, timeoutMs: number): ProviderError {
   const { name, code, text } = describe(thrown)
   if (name === 'TimeoutError')
