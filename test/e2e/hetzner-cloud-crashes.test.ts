@@ -125,6 +125,8 @@ class Lane {
       headers: { authorization: `Bearer ${this.#slipway.token}`, 'content-type': 'application/json' },
       body: '{"parent":"workspaces/default"}',
     })
+    // A hub that is too busy to answer has not said that there are none.
+    if (!response.ok) throw new Error(`hosts were not listed: ${response.status}`)
     return ((await response.json()) as { hosts?: { name: string; state: string }[] }).hosts ?? []
   }
 }

@@ -142,7 +142,8 @@ export class Emulator {
     if (fault === 'lost') return this.#silence(method, path, response)
     this.ledger.calls.push({ atMs: Date.now(), method, path, status: answer.status })
     response.writeHead(answer.status, {
-      'content-type': 'application/json',
+      // Clients read a body where a type is announced.
+      ...(answer.body !== undefined && { 'content-type': 'application/json' }),
       ...this.rateLimit.headers(),
       ...linkOf(answer.body, `${this.endpoint}${path}`, searchParams),
     })

@@ -13,8 +13,8 @@ export class Refusal extends Error {
   }
 
   get body() {
-    const { code, message, details } = this
-    return { error: { code, message, ...(details !== undefined && { details }) } }
+    const { code, message, details = null } = this
+    return { error: { code, message, details } }
   }
 }
 
