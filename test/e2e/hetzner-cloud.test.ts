@@ -1,6 +1,8 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { Emulator, type EmulatorOptions } from '@slipway/provider-hetzner-cloud/testing'
 import t, { type Test } from 'tap'
-import { Slipway } from '../tools/processes.js'
+import { Slipway, until } from '../tools/processes.js'
 
 // The whole way to servers of the Hetzner Cloud, with real processes: hub, provider, command line; the cloud is emulated, and its ledger is the truth.
 
@@ -25,6 +27,9 @@ const smallClass = {
   bootstrap: { phoneHome: true },
 }
 
+// The whole file may take longer than the runner's ordinary limit; each test has its own.
+t.setTimeout(900_000)
+
 interface HostJson {
   readonly state: string
   readonly machine?: string
@@ -33,12 +38,12 @@ interface HostJson {
   readonly attempts?: readonly { readonly location: string; readonly error: { readonly code: string } }[]
 }
 
-async function start(t: Test, options: { emulator?: EmulatorOptions; config?: object } = {}) {
+async function start(t: Test, options: { emulator?: EmulatorOptions; env?: NodeJS.ProcessEnv } = {}) {
   const emulator = await Emulator.start(options.emulator)
   t.teardown(() => emulator.close())
-  const slipway = await Slipway.start(t)
+  const slipway = await Slipway.start(t, options.env)
   await slipway.addProvider('cloud', 'hetzner-cloud', 'dynamic', {
-    config: { ...config, endpoint: emulator.endpoint, ...options.config },
+    config: { ...config, endpoint: emulator.endpoint },
     credentials: { apiToken: emulator.token },
   })
   await slipway.apply(smallClass)
@@ -81,3 +86,101 @@ void t.test('a host in the Hetzner Cloud', { timeout: 300_000 }, async (t) => {
   t.strictSame(emulator.violations, [], 'both sides kept to the description')
   t.strictSame(emulator.ledger.live(), [])
 })
+
+void t.test(
+  'servers with volumes, a token that is exchanged, and what is left behind',
+  { timeout: 300_000 },
+  async (t) => {
+    const { emulator, slipway } = await start(t)
+    await slipway.startProvider('cloud', provider, hasty)
+    const data = join(slipway.folder, 'data.json')
+    writeFileSync(data, JSON.stringify({ volumes: [{ sizeGib: 10 }] }))
+
+    await t.test('a server comes and goes with its volumes', async (t) => {
+      await slipway.ok('host', 'order', 'db-1', '--class', 'small', '--data-file', data, '--timeout', '60s')
+      t.match(emulator.ledger.live('volume'), [{ name: /^db-1-.*-1$/ }])
+      t.equal((await slipway.json<unknown[]>('get', 'orphans')).length, 0, 'a volume of a host is nobody left behind')
+      await slipway.ok('host', 'release', 'db-1', '--yes', '--wait', '--timeout', '60s')
+      t.strictSame(emulator.ledger.live(), [])
+    })
+
+    await t.test('an order that cannot be is refused before it costs anything', async (t) => {
+      const order = await slipway.cli(
+        'host',
+        'order',
+        'no-1',
+        '--class',
+        'small',
+        '--data',
+        'image=nope',
+        '--timeout',
+        '20s',
+      )
+      t.not(order.code, 0)
+      t.match(order.stderr + order.stdout, /there is no image nope/)
+      t.strictSame(emulator.ledger.live(), [])
+    })
+
+    await t.test('a new token is used without a restart, and one that is refused is not', async (t) => {
+      const next = 'secondtk'.repeat(8)
+      const apply = (apiToken: string) => slipway.apply({ kind: 'Provider', name: 'cloud', credentials: { apiToken } })
+      await apply('x'.repeat(64))
+      await slipway.ok('host', 'order', 'web-1', '--class', 'small', '--timeout', '60s')
+      emulator.tokens.add(next)
+      emulator.tokens.delete(emulator.token)
+      await slipway.ok('host', 'order', 'web-2', '--class', 'small', '--no-wait')
+      await until('the provider to be unhealthy', async () => {
+        const { health } = await slipway.json<{ health?: string }>('get', 'provider', 'cloud')
+        return health === 'HEALTH_UNHEALTHY'
+      })
+      await apply(next)
+      await slipway.ok('wait', 'host/web-2', '--for', 'ready', '--timeout', '90s')
+      t.equal(emulator.ledger.live('server').length, 2)
+      for (const name of ['web-1', 'web-2'])
+        await slipway.ok('host', 'release', name, '--yes', '--wait', '--timeout', '60s')
+      t.strictSame(emulator.ledger.live(), [])
+    })
+    t.strictSame(emulator.violations, [])
+  },
+)
+
+void t.test(
+  'ten thousand servers are listed and told apart within the rate budget',
+  { timeout: 600_000 },
+  async (t) => {
+    const { emulator, slipway } = await start(t, {
+      emulator: { callsPerHour: 3_600 },
+      // Ordinary leases: it is not a crash that is tried here.
+      env: { SLIPWAY_LEASE: '60s', SLIPWAY_HEARTBEAT: '10s' },
+    })
+    const { hubId } = await slipway.json<{ hubId: string }>('whoami')
+    const count = 10_000
+    emulator.plant(
+      Array.from({ length: count }, (_, index) => ({
+        labels: {
+          'slipway/hub': hubId,
+          'slipway/request': `00000000-0000-4000-8000-${String(index).padStart(12, '0')}`,
+        },
+      })),
+    )
+    await slipway.startProvider('cloud', provider, [])
+    const startedAtMs = performance.now()
+    await until(
+      'all of them to be known for orphans',
+      async () => {
+        const output = await slipway.ok('get', 'orphans', '-o', 'name')
+        return output.split('\n').length === count
+      },
+      300_000,
+    )
+    const calls = emulator.ledger.calls.filter(({ path }) => path === '/servers').length
+    t.comment(`${count} servers known after ${Math.round(performance.now() - startedAtMs)} ms, in ${calls} calls`)
+    t.equal(emulator.rateLimit.refused, 0, 'the limit was kept')
+    t.ok(calls <= 2 * (count / 50 + 1), `${calls} calls for one listing, or two`)
+    const before = emulator.ledger.calls.length
+    await slipway.ok('host', 'order', 'web-1', '--class', 'small', '--timeout', '120s')
+    t.comment(`a host was READY among them after ${emulator.ledger.calls.length - before} calls`)
+    t.equal(emulator.rateLimit.refused, 0)
+    t.strictSame(emulator.violations, [])
+  },
+)

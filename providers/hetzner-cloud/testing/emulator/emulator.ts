@@ -56,6 +56,8 @@ export class Emulator {
   /** What was said on either side that the description does not know. */
   readonly violations: string[] = []
   readonly token = emulatorToken
+  /** The tokens that may read and write; to be changed at any time. */
+  readonly tokens = new Set([emulatorToken])
   /** The provider's `endpoint`. */
   readonly endpoint: string
   readonly #http: Server
@@ -203,7 +205,7 @@ export class Emulator {
   #authenticate({ headers }: IncomingMessage, method: string): void {
     const token = /^Bearer (.+)$/.exec(headers.authorization ?? '')?.[1]
     if (token === undefined) throw new Refusal(401, 'unauthorized', 'token is required')
-    const isKnown = token === emulatorToken || token === readOnlyToken
+    const isKnown = this.tokens.has(token) || token === readOnlyToken
     if (!isKnown || this.faults.refuseTokens)
       throw new Refusal(401, 'unauthorized', 'the token you have provided is invalid')
     if (token === readOnlyToken && method !== 'GET')

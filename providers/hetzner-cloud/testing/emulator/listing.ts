@@ -10,8 +10,18 @@ interface Listed {
 const usualPage = 25
 const largestPage = 50
 
-/** One page of a listing as the query asks for it, under `key`. @throws Refusal for a query that makes no sense. */
-export function listed<Item extends Listed>(key: string, items: Iterable<Item>, query: URLSearchParams) {
+/**
+ * One page of a listing as the query asks for it, under `key`.
+ *
+ * @param show what each item on the page is shown as. Default: itself.
+ * @throws Refusal for a query that makes no sense.
+ */
+export function listed<Item extends Listed>(
+  key: string,
+  items: Iterable<Item>,
+  query: URLSearchParams,
+  show: (item: Item) => Item = (item) => item,
+) {
   const matches = labelMatcher(query.get('label_selector') ?? '')
   const name = query.get('name')
   const found = [...items].filter((item) => matches(item.labels ?? {}) && (name === null || item.name === name))
@@ -19,7 +29,7 @@ export function listed<Item extends Listed>(key: string, items: Iterable<Item>, 
   const [page, size] = [numberOf(query, 'page', 1), Math.min(largestPage, numberOf(query, 'per_page', usualPage))]
   const last = Math.max(1, Math.ceil(sorted.length / size))
   return {
-    [key]: sorted.slice((page - 1) * size, page * size),
+    [key]: sorted.slice((page - 1) * size, page * size).map(show),
     meta: {
       pagination: {
         page,

@@ -15,15 +15,10 @@ export const serverHandlers: Handlers = {
     const statuses = among(query, 'status')
     const views = project.shown(
       'server',
-      [...project.servers.values()].map(({ view }) => viewOf(project, view)),
+      [...project.servers.values()].map(({ view }) => view),
     )
-    return ok(
-      listed(
-        'servers',
-        views.filter(({ status }) => statuses?.has(status) ?? true),
-        query,
-      ),
-    )
+    const found = statuses === undefined ? views : views.filter(({ status }) => statuses.has(status))
+    return ok(listed('servers', found, query, (view) => viewOf(project, view)))
   },
   'GET /servers/{id}': (call) => ok({ server: viewOf(call.project, serverOf(call).view) }),
   'PUT /servers/{id}': (call) => {
