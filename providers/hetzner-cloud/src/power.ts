@@ -1,5 +1,6 @@
 import { ProviderError, type PowerWish } from '@slipway/sdk'
 import { answer } from './api/client.js'
+import { ActionFailed } from './api/errors.js'
 import type { Urgency } from './api/rate-budget.js'
 import type { Server } from './api/types.js'
 import type { Cloud, Work } from './cloud.js'
@@ -36,17 +37,20 @@ async function switchOff(context: Work, cloud: Cloud, id: number): Promise<void>
     (await cloud.existing(id, 'urgent', signal)).status === 'off' ? true : undefined
   if ((await isOff(context.signal)) === true) return
   if (shutdownTimeoutMs > 0) {
-    await command(context, cloud, id, 'shutdown', 'urgent')
-    const heeded = context.poll(isOff, { ...pace, timeoutMs: shutdownTimeoutMs, what: `server ${id} to shut down` })
-    if (await heeded.catch(whereLate)) return
-    context.progress(`server ${id} did not shut down within ${shutdownTimeoutMs} ms; switching it off`)
+    const asked = command(context, cloud, id, 'shutdown', 'urgent')
+    const heeded = asked.then(() =>
+      context.poll(isOff, { ...pace, timeoutMs: shutdownTimeoutMs, what: `server ${id} to shut down` }),
+    )
+    if (await heeded.catch(whereUnheeded)) return
+    context.progress(`server ${id} did not shut down; switching it off`)
   }
   await command(context, cloud, id, 'poweroff', 'urgent')
   await context.poll(isOff, { ...pace, timeoutMs: actionTimeoutMs, what: `server ${id} to be off` })
 }
 
-function whereLate(thrown: unknown): false {
-  if (thrown instanceof ProviderError && thrown.code === 'TIMEOUT') return false
+/** Not in time, or not at all. */
+function whereUnheeded(thrown: unknown): false {
+  if (thrown instanceof ActionFailed || (thrown instanceof ProviderError && thrown.code === 'TIMEOUT')) return false
   throw thrown
 }
 
