@@ -6,7 +6,7 @@ import { Api, answer } from './api/client.js'
 import { configSchema, credentialsSchema, type Data } from './config.js'
 import { hetznerCloudProvider } from './provider.js'
 
-t.setTimeout(120_000)
+t.setTimeout(280_000)
 
 const settings = { listingLagMs: 200, effectTimeoutMs: 4_000, listIntervalMs: 1_000, offeringsIntervalMs: 1_000 }
 const publicKey = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmulatedEmulatedEmulatedEmulatedEmulatedEmul tester'
@@ -352,6 +352,42 @@ void t.test('addresses that the API leaves behind are deleted', async (t) => {
   for (const ip of kept) emulator.project.add('primary_ip', emulator.project.primaryIps, { ...ip, assignee_id: null })
   await provider.delete(item.context(), { externalId: made.externalId, ownershipKey: 'hub/a', name: 'a' })
   t.strictSame(emulator.ledger.live(), [])
+})
+
+void t.test('fifty servers at once cost few calls each, and a fleet is listed in pages', async (t) => {
+  const { emulator, provider, work } = await scene(t, { emulator: { durations: { create: 1_500, start: 500 } } })
+  const settled = work()
+  await provider.validate?.(settled.context(), machineSpec('m'))
+  const before = emulator.ledger.calls.length
+  await Promise.all(
+    Array.from({ length: 50 }, async (_, index) => provider.create(work().context(), machineSpec(`m-${index}`))),
+  )
+  const calls = emulator.ledger.calls.slice(before)
+  const polls = calls.filter(({ path }) => path === '/actions').length
+  t.ok(calls.length <= 50 * 4, `${calls.length} calls, ${polls} of them for the actions of all`)
+  t.ok(polls < 50, 'actions are asked for together')
+  const listed = emulator.ledger.calls.length
+  t.equal((await collected(provider.list(settled.context()))).length, 50)
+  t.equal(emulator.ledger.calls.length - listed, 2)
+})
+
+void t.test('two processes share the budget of a project without knowing of one another', async (t) => {
+  // Two calls a second come back.
+  const one = await scene(t, { emulator: { callsPerHour: 7_200 } })
+  const { emulator } = one
+  const other = hetznerCloudProvider(settings)
+  const made = await one.provider.create(one.work().context(), machineSpec('a'))
+  emulator.plant(Array.from({ length: 500 }, () => ({ labels: { 'slipway/hub': 'hub', 'slipway/request': 'x' } })))
+  const another = one.work().context()
+  await other.observe(another, made.externalId)
+  // A little above what looking around must leave to the others, for which it has to wait then.
+  emulator.rateLimit.drain(7_200 * 0.2 + 6)
+  const listings = [one.provider, other].map(async (provider) => collected(provider.list(another)))
+  await one.provider.power?.(one.work().context(), made.externalId, 'off')
+  const atPower = emulator.ledger.calls.filter(({ path }) => path === '/servers').length
+  t.ok(atPower < 22, `power was switched while ${atPower} of 22 pages were read`)
+  for (const listing of listings) t.equal((await listing).length, 501)
+  t.equal(emulator.rateLimit.refused, 0, 'neither was ever refused')
 })
 
 async function collected<Item>(items: AsyncIterable<Item>): Promise<Item[]> {
