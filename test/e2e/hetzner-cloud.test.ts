@@ -52,7 +52,7 @@ async function start(t: Test, options: { emulator?: EmulatorOptions; env?: NodeJ
 
 void t.test('a host in the Hetzner Cloud', { timeout: 300_000 }, async (t) => {
   const { emulator, slipway } = await start(t)
-  await slipway.startProvider('cloud', provider, hasty)
+  const process = await slipway.startProvider('cloud', provider, hasty, { env: { SLIPWAY_LOG_LEVEL: 'trace' } })
 
   await t.test('is ordered, born and READY', async (t) => {
     t.match(await slipway.ok('host', 'order', 'web-1', '--class', 'small', '--timeout', '60s'), /READY/)
@@ -84,6 +84,10 @@ void t.test('a host in the Hetzner Cloud', { timeout: 300_000 }, async (t) => {
     await slipway.ok('host', 'release', 'web-2', '--yes', '--wait', '--timeout', '60s')
   })
   t.strictSame(emulator.violations, [], 'both sides kept to the description')
+  const log = process.output()
+  t.ok(log.includes('configuration and credentials are in use'))
+  for (const secret of [emulator.token, 'emulated-root-password', '#cloud-config', 'phone_home'])
+    t.notOk(log.includes(secret), `${secret} is in no log`)
   t.strictSame(emulator.ledger.live(), [])
 })
 
@@ -118,6 +122,7 @@ void t.test(
       )
       t.not(order.code, 0)
       t.match(order.stderr + order.stdout, /there is no image nope/)
+      t.strictSame(await slipway.json('get', 'hosts'), [], 'there is no host of it')
       t.strictSame(emulator.ledger.live(), [])
     })
 

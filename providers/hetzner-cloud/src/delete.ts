@@ -37,7 +37,12 @@ async function serversOf(
     return { items, meta }
   })
   for await (const server of listed) servers.push(server)
-  if (externalId === undefined || servers.some(({ id }) => String(id) === externalId)) return servers
+  if (
+    externalId === undefined ||
+    !/^[1-9]\d{0,15}$/.test(externalId) ||
+    servers.some(({ id }) => String(id) === externalId)
+  )
+    return servers
   const server = await cloud.server(Number(externalId), 'urgent', signal)
   if (server === undefined) return servers
   const key = ownershipKeyOf(server.labels)

@@ -56,7 +56,8 @@ class Planner {
       server_type: typeId,
       image: String(image?.id ?? ''),
       location: location?.name ?? '',
-      labels: serverLabels(ownershipKey, host, data.labels),
+      // Asked about before there is a request, an order has no name and no key yet.
+      labels: ownershipKey === '' ? {} : serverLabels(ownershipKey, host, data.labels),
       user_data: userDataOf(bootstrap),
       ssh_keys: sshKeys.map(String),
       networks,

@@ -193,6 +193,7 @@ void t.test('an order is checked whole before it costs anything', async (t) => {
   await refused('spec.bootstrap.user_data', /32768/, {}, { bootstrap })
   await answer(api.POST('/servers', { body: { name: 'a', server_type: 'cx22', image: 'debian-12', location: 'fsn1' } }))
   await refused('spec.name', /not ours/, {})
+  t.strictSame(await violations(machineSpec('', {}, { ownershipKey: '' })), {}, 'also before there is a request')
   const all = await violations(machineSpec('b', { image: 'nope', sshKeys: ['nobody'] }, { location: 'moon' }))
   t.equal(Object.keys(all).length, 3, 'all that is wrong at once')
   t.strictSame(emulator.ledger.created('server').length, 1, 'nothing was made')
@@ -352,6 +353,28 @@ void t.test('addresses that the API leaves behind are deleted', async (t) => {
   for (const ip of kept) emulator.project.add('primary_ip', emulator.project.primaryIps, { ...ip, assignee_id: null })
   await provider.delete(item.context(), { externalId: made.externalId, ownershipKey: 'hub/a', name: 'a' })
   t.strictSame(emulator.ledger.live(), [])
+})
+
+void t.test('a volume that outlived its server is listed, and deleted by its key', async (t) => {
+  const { emulator, provider, work, owned } = await scene(t)
+  const spec = machineSpec('a', { volumes: [{ sizeGib: 10, automount: false }] })
+  const { externalId } = await provider.create(work().context(), spec)
+  emulator.vanish(Number(externalId))
+  t.match(await owned(), [{ kind: 'volume', ownershipKey: 'hub/a' }])
+  await provider.delete(work().context(), { ownershipKey: 'hub/a', name: 'a-1' })
+  t.strictSame(emulator.ledger.live(), [])
+})
+
+void t.test('a token that is revoked in flight ends the attempt at once', async (t) => {
+  const { emulator, provider, work } = await scene(t, {
+    emulator: { durations: { create: 60_000 } },
+    config: { actionTimeoutMs: 50_000 },
+  })
+  const item = work()
+  const making = provider.create(item.context(), machineSpec('a'))
+  while (item.reports.length === 0) await new Promise((resolve) => setTimeout(resolve, 10))
+  emulator.tokens.clear()
+  await t.rejects(making, { code: 'CREDENTIALS', retryable: true })
 })
 
 void t.test('fifty servers at once cost few calls each, and a fleet is listed in pages', async (t) => {

@@ -78,16 +78,16 @@ async function mayWrite(client: ReturnType<Api['as']>, signal: AbortSignal): Pro
 
 async function validate(context: Ctx, clouds: Clouds, spec: MachineSpec<Data>): Promise<readonly Violation[]> {
   const cloud = clouds.for(context)
+  const { name, ownershipKey } = spec
   const [planned, named] = await Promise.all([
     planServer(cloud, context.config, spec, context.signal),
-    cloud.serverNamed(spec.name, spec.ownershipKey, 'normal', context.signal),
+    // Before there is a request there is no name either.
+    name === '' ? undefined : cloud.serverNamed(name, ownershipKey, 'normal', context.signal),
   ])
   const violations = 'violations' in planned ? planned.violations : []
   if (named !== 'foreign') return violations
-  return [
-    ...violations,
-    { field: 'spec.name', description: `the project has a server ${spec.name} already, which is not ours` },
-  ]
+  const description = `the project has a server ${name} already, which is not ours`
+  return [...violations, { field: 'spec.name', description }]
 }
 
 /** @throws ProviderError for what was never an id of ours. */

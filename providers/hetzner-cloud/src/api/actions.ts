@@ -1,4 +1,4 @@
-import { ProviderError } from '@slipway/sdk'
+import { ProviderError, type FailureCode } from '@slipway/sdk'
 import { answer, type Api } from './client.js'
 import { ActionFailed } from './errors.js'
 import type { Urgency } from './rate-budget.js'
@@ -10,6 +10,8 @@ const firstPauseMs = 400
 const maxPauseMs = 5_000
 /** Those due within this are asked for along with what is due now. */
 const gatherMs = 150
+/** Why asking may fail for a moment. After anything else, a token that is refused for one, waiting is of no use. */
+const passing: ReadonlySet<FailureCode> = new Set(['UNAVAILABLE', 'TIMEOUT', 'RATE_LIMITED', 'CONFLICT'])
 /** How often an action may be missing from answers before it is given up. */
 const maxMisses = 5
 
@@ -146,7 +148,7 @@ export class Actions {
     } catch (thrown) {
       const error = ProviderError.from(thrown)
       for (const watched of batch) {
-        if (error.retryable) this.#later(watched, error.retryAfterMs)
+        if (passing.has(error.code)) this.#later(watched, error.retryAfterMs)
         else for (const waiter of [...watched.waiters]) waiter.reject(error)
       }
     }
