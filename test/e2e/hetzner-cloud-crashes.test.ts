@@ -7,8 +7,8 @@ import { Slipway, until, type Process } from '../tools/processes.js'
 
 const script = 'providers/hetzner-cloud/dist/src/main.js'
 const repetitions = Number(process.env['SLIPWAY_TEST_REPETITIONS'] ?? 1)
-const flags = ['--listing-lag-ms', '200', '--effect-timeout-ms', '1000', '--list-interval-ms', '1000']
-const config = { image: 'debian-12', callTimeoutMs: 500, actionTimeoutMs: 20_000 }
+const flags = ['--listing-lag-ms', '200', '--effect-timeout-ms', '6000', '--list-interval-ms', '1000']
+const config = { image: 'debian-12', callTimeoutMs: 3_000, actionTimeoutMs: 20_000 }
 
 const smallClass = {
   kind: 'MachineClass',

@@ -11,13 +11,13 @@ const hasty = [
   '--listing-lag-ms',
   '200',
   '--effect-timeout-ms',
-  '2000',
+  '10000',
   '--list-interval-ms',
   '500',
   '--offerings-interval-ms',
   '500',
 ]
-const config = { image: 'debian-12', callTimeoutMs: 1_000, actionTimeoutMs: 20_000, shutdownTimeoutMs: 500 }
+const config = { image: 'debian-12', callTimeoutMs: 5_000, actionTimeoutMs: 20_000, shutdownTimeoutMs: 500 }
 
 const smallClass = {
   kind: 'MachineClass',
@@ -28,7 +28,7 @@ const smallClass = {
 }
 
 // The whole file may take longer than the runner's ordinary limit; each test has its own.
-t.setTimeout(900_000)
+t.setTimeout(1_500_000)
 
 interface HostJson {
   readonly state: string
@@ -50,12 +50,12 @@ async function start(t: Test, options: { emulator?: EmulatorOptions; env?: NodeJ
   return { emulator, slipway }
 }
 
-void t.test('a host in the Hetzner Cloud', { timeout: 300_000 }, async (t) => {
+void t.test('a host in the Hetzner Cloud', { timeout: 600_000 }, async (t) => {
   const { emulator, slipway } = await start(t)
   const process = await slipway.startProvider('cloud', provider, hasty, { env: { SLIPWAY_LOG_LEVEL: 'trace' } })
 
   await t.test('is ordered, born and READY', async (t) => {
-    t.match(await slipway.ok('host', 'order', 'web-1', '--class', 'small', '--timeout', '60s'), /READY/)
+    t.match(await slipway.ok('host', 'order', 'web-1', '--class', 'small', '--timeout', '180s'), /READY/)
     const [server, ...more] = emulator.ledger.live('server')
     t.strictSame(more, [])
     t.match(server, { name: /^web-1-/, labels: { 'slipway/host': 'web-1', 'slipway/class': 'small' } })
@@ -71,17 +71,17 @@ void t.test('a host in the Hetzner Cloud', { timeout: 300_000 }, async (t) => {
   })
 
   await t.test('is released, and nothing is left', async (t) => {
-    await slipway.ok('host', 'release', 'web-1', '--yes', '--wait', '--timeout', '60s')
+    await slipway.ok('host', 'release', 'web-1', '--yes', '--wait', '--timeout', '180s')
     t.strictSame(emulator.ledger.live(), [])
   })
 
   await t.test('goes to the second location where the first has no room left', async (t) => {
     emulator.faults.setCapacity('fsn1', 0)
-    t.match(await slipway.ok('host', 'order', 'web-2', '--class', 'small', '--timeout', '60s'), /READY/)
+    t.match(await slipway.ok('host', 'order', 'web-2', '--class', 'small', '--timeout', '180s'), /READY/)
     const host = await slipway.json<HostJson>('get', 'host', 'web-2')
     t.match(host, { state: 'HOST_STATE_READY', attempts: [{ location: 'fsn1', error: { code: /CAPACITY/ } }] })
     t.match(await slipway.ok('describe', 'host', 'web-2'), /resource_unavailable/)
-    await slipway.ok('host', 'release', 'web-2', '--yes', '--wait', '--timeout', '60s')
+    await slipway.ok('host', 'release', 'web-2', '--yes', '--wait', '--timeout', '180s')
   })
   t.strictSame(emulator.violations, [], 'both sides kept to the description')
   const log = process.output()
@@ -93,7 +93,7 @@ void t.test('a host in the Hetzner Cloud', { timeout: 300_000 }, async (t) => {
 
 void t.test(
   'servers with volumes, a token that is exchanged, and what is left behind',
-  { timeout: 300_000 },
+  { timeout: 600_000 },
   async (t) => {
     const { emulator, slipway } = await start(t)
     await slipway.startProvider('cloud', provider, hasty)
@@ -101,10 +101,10 @@ void t.test(
     writeFileSync(data, JSON.stringify({ volumes: [{ sizeGib: 10 }] }))
 
     await t.test('a server comes and goes with its volumes', async (t) => {
-      await slipway.ok('host', 'order', 'db-1', '--class', 'small', '--data-file', data, '--timeout', '60s')
+      await slipway.ok('host', 'order', 'db-1', '--class', 'small', '--data-file', data, '--timeout', '180s')
       t.match(emulator.ledger.live('volume'), [{ name: /^db-1-.*-1$/ }])
       t.equal((await slipway.json<unknown[]>('get', 'orphans')).length, 0, 'a volume of a host is nobody left behind')
-      await slipway.ok('host', 'release', 'db-1', '--yes', '--wait', '--timeout', '60s')
+      await slipway.ok('host', 'release', 'db-1', '--yes', '--wait', '--timeout', '180s')
       t.strictSame(emulator.ledger.live(), [])
     })
 
@@ -130,7 +130,7 @@ void t.test(
       const next = 'secondtk'.repeat(8)
       const apply = (apiToken: string) => slipway.apply({ kind: 'Provider', name: 'cloud', credentials: { apiToken } })
       await apply('x'.repeat(64))
-      await slipway.ok('host', 'order', 'web-1', '--class', 'small', '--timeout', '60s')
+      await slipway.ok('host', 'order', 'web-1', '--class', 'small', '--timeout', '180s')
       emulator.tokens.add(next)
       emulator.tokens.delete(emulator.token)
       await slipway.ok('host', 'order', 'web-2', '--class', 'small', '--no-wait')
@@ -142,12 +142,33 @@ void t.test(
       await slipway.ok('wait', 'host/web-2', '--for', 'ready', '--timeout', '90s')
       t.equal(emulator.ledger.live('server').length, 2)
       for (const name of ['web-1', 'web-2'])
-        await slipway.ok('host', 'release', name, '--yes', '--wait', '--timeout', '60s')
+        await slipway.ok('host', 'release', name, '--yes', '--wait', '--timeout', '180s')
       t.strictSame(emulator.ledger.live(), [])
     })
     t.strictSame(emulator.violations, [])
   },
 )
+
+void t.test('two instances share a project, and one dies by an effect', { timeout: 600_000 }, async (t) => {
+  const { emulator, slipway } = await start(t)
+  const one = await slipway.startProvider('cloud', provider, hasty, {
+    instance: 'one',
+    env: { SLIPWAY_FAILPOINTS: 'sdk.effect.after:2=kill' },
+  })
+  await slipway.startProvider('cloud', provider, hasty, { instance: 'two' })
+  const names = Array.from({ length: 6 }, (_, index) => `node-${index}`)
+  for (const name of names) await slipway.ok('host', 'order', name, '--class', 'small', '--no-wait')
+  // Where the other one was quicker with all of them, it is killed without having worked.
+  await until('the first instance to be killed', () => !one.running, 30_000).catch(() => one.end('SIGKILL'))
+  await slipway.ok('wait', ...names.map((name) => `host/${name}`), '--for', 'ready', '--timeout', '180s')
+  t.equal(emulator.ledger.live('server').length, names.length)
+  for (const name of names) await slipway.ok('host', 'release', name, '--yes')
+  await until('all to be gone', async () => (await slipway.json<unknown[]>('get', 'hosts')).length === 0, 180_000)
+  t.equal(emulator.ledger.mostAtOnce('server', 'slipway/request'), 1, 'never were there two servers for one request')
+  t.equal(emulator.ledger.created('server').length, names.length)
+  t.strictSame(emulator.ledger.live(), [])
+  t.strictSame(emulator.violations, [])
+})
 
 void t.test(
   'ten thousand servers are listed and told apart within the rate budget',
