@@ -10,6 +10,9 @@ import { Emulator } from './emulator.js'
 // Clients that are not ours, unmodified, against the emulator: if it had a dialect of its own, they would not speak it. Debian's are older than the API is
 // now, so the emulator is lenient with what the description does not know any more; each such thing is named here.
 
+// The whole file may take longer than the runner's ordinary limit on a busy machine.
+t.setTimeout(280_000)
+
 const run = promisify(execFile)
 const python = '/usr/bin/python3'
 const script = fileURLToPath(new URL('../../../testing/clients/lifecycle.py', import.meta.url))
