@@ -40,6 +40,7 @@ export default tseslint.config(
         setTimeout: 'readonly',
         fetch: 'readonly',
         performance: 'readonly',
+        structuredClone: 'readonly',
       },
     },
   },

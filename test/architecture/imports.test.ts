@@ -112,6 +112,7 @@ const packages: Readonly<Record<string, string>> = {
   '@slipway/hub': 'hub',
   '@slipway/provider-simulated': 'providers/simulated',
   '@slipway/provider-qemu': 'providers/qemu',
+  '@slipway/provider-hetzner-cloud': 'providers/hetzner-cloud',
   '@slipway/test': 'test',
 }
 
@@ -144,7 +145,14 @@ void t.test('imports go one way', async (t) => {
   const files = ['hub', 'sdk', 'providers', 'test'].flatMap(sources)
   const edges = files.flatMap(edgesOf)
   t.ok(edges.length > 300, `enough imports were seen to judge (${edges.length} in ${files.length} files)`)
-  for (const folder of ['hub/src', 'sdk/src', 'providers/simulated/src', 'providers/qemu/src', 'test']) {
+  for (const folder of [
+    'hub/src',
+    'sdk/src',
+    'providers/simulated/src',
+    'providers/qemu/src',
+    'providers/hetzner-cloud/src',
+    'test',
+  ]) {
     t.ok(
       edges.some((edge) => inFolder(edge.from, folder)),
       `imports of ${folder} were seen`,

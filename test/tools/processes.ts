@@ -290,13 +290,18 @@ export class Slipway {
     name: string,
     family: string,
     kind: 'static' | 'dynamic',
-    options: { config?: object; autoAccept?: boolean } = {},
+    options: { config?: object; credentials?: object; autoAccept?: boolean } = {},
   ): Promise<void> {
     const args = ['provider', 'add', name, '--family', family, '--kind', kind]
     if (options.config !== undefined) {
       const file = join(this.folder, `${name}-config.json`)
       writeFileSync(file, JSON.stringify(options.config))
       args.push('--config-file', file)
+    }
+    if (options.credentials !== undefined) {
+      const file = join(this.folder, `${name}-credentials.json`)
+      writeFileSync(file, JSON.stringify(options.credentials), { mode: 0o600 })
+      args.push('--credentials-file', file)
     }
     if (options.autoAccept === true) args.push('--auto-accept')
     await this.ok(...args)
