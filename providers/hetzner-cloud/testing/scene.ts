@@ -6,7 +6,12 @@ import { hetznerCloudProvider } from '../src/provider.js'
 import { Emulator, type EmulatorOptions } from './emulator/emulator.js'
 import { FakeWork } from './work.js'
 
-export const settings = { listingLagMs: 200, effectTimeoutMs: 20_000, listIntervalMs: 1_000, offeringsIntervalMs: 1_000 }
+export const settings = {
+  listingLagMs: 200,
+  effectTimeoutMs: 20_000,
+  listIntervalMs: 1_000,
+  offeringsIntervalMs: 1_000,
+}
 const publicKey = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmulatedEmulatedEmulatedEmulatedEmulatedEmul tester'
 
 /** The provider's functions before an emulated project. */
