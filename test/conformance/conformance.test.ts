@@ -50,6 +50,8 @@ async function conforms(t: Test, family: string, set: 'basic' | 'all', atLeast: 
 
 void t.test('simulated machines pass every case that concerns them', (t) => conforms(t, 'simulated', 'all', 190))
 
+void t.test('the Hetzner Cloud provider passes the basic set', (t) => conforms(t, 'hetzner-cloud', 'basic', 45))
+
 void t.test('real machines pass the basic set', (t) => conforms(t, 'qemu', 'basic', 45))
 
 void t.test('a provider that is made from proto/ alone passes the basic set', (t) => conforms(t, 'python', 'basic', 45))

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { missingPackages } from '@slipway/provider-qemu/testing'
 import { findPython, pythonAdapter, pythonCommand, pythonNeeds } from './python.js'
 import { qemuProgram } from './adapters/qemu.js'
+import { hetznerCloudFlags, hetznerCloudProgram } from './adapters/hetzner-cloud.js'
 import { simulatedFlags, simulatedProgram } from './adapters/simulated.js'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -28,6 +29,12 @@ const rack: Target = {
   command: [process.execPath, simulatedProgram, '--kind', 'static', ...simulatedFlags],
 }
 
+const hetznerCloud: Target = {
+  name: 'hetzner-cloud',
+  adapter: join(here, 'adapters/hetzner-cloud.js'),
+  command: [process.execPath, hetznerCloudProgram, ...hetznerCloudFlags],
+}
+
 /** What cannot be run here, and what is missing for it. */
 export class Unsupported extends Error {
   override readonly name = 'Unsupported'
@@ -51,6 +58,7 @@ export const families: Readonly<Record<string, () => readonly Target[]>> = {
   simulated: () => [cloud, rack],
   [cloud.name]: () => [cloud],
   [rack.name]: () => [rack],
+  [hetznerCloud.name]: () => [hetznerCloud],
   qemu,
   python,
 }

@@ -9,7 +9,7 @@ const folder = join(root, 'test/conformance/python')
 
 /** What has to be there for the provider in Python, for people. */
 export const pythonNeeds =
-  'Python 3 with grpcio and grpcio-tools (python3 -m venv .venv && .venv/bin/pip install grpcio grpcio-tools), and openssl; SLIPWAY_PYTHON names the interpreter'
+  'Python 3 with grpcio and grpcio-tools (python3 -m venv .venv && .venv/bin/pip install -r test/conformance/python/requirements.txt), and openssl; SLIPWAY_PYTHON names the interpreter'
 
 /** A Python with stock gRPC: the one that SLIPWAY_PYTHON names, or python3. Undefined: there is none here. */
 export function findPython(): string | undefined {

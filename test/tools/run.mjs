@@ -106,7 +106,8 @@ const add = (counts) => {
 if (positionals.length > 0) add(await runTap('Selected tests', ['--disable-coverage', ...positionals]))
 else {
   const glob = (patterns) => patterns.flatMap((pattern) => globFiles(pattern)).sort()
-  const unit = glob(['hub/dist', 'sdk/dist', 'providers/simulated/dist', 'providers/qemu/dist'])
+  const providers = readdirSync(join(root, 'providers')).map((name) => `providers/${name}/dist`)
+  const unit = glob(['hub/dist', 'sdk/dist', ...providers])
   const whole = glob([
     'test/dist/integration',
     'test/dist/e2e',

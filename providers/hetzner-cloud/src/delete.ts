@@ -1,4 +1,5 @@
 import { answer, answerIfAny } from './api/client.js'
+import { isApiError } from './api/errors.js'
 import { listAll } from './api/paging.js'
 import type { PrimaryIp, Server, Volume } from './api/types.js'
 import type { Cloud, Work } from './cloud.js'
@@ -64,15 +65,19 @@ async function deleteServer(context: Work, cloud: Cloud, server: Server): Promis
     )
     if (lifted !== undefined) await cloud.finished([lifted.action], 'urgent', signal)
   }
-  if (server.status !== 'deleting') {
-    const deleted = await cloud.whenFree(`deleting server ${id}`, signal, () =>
-      answerIfAny(client.DELETE('/servers/{id}', { params, signal })),
-    )
-    if (deleted?.action != null) await cloud.finished([deleted.action], 'urgent', signal)
-  }
+  const remove = () => answerIfAny(client.DELETE('/servers/{id}', { params, signal }))
+  const deleted = await (server.status === 'deleting'
+    ? remove().catch(whereUnderWay)
+    : cloud.whenFree(`deleting server ${id}`, signal, remove))
+  if (deleted?.action != null) await cloud.finished([deleted.action], 'urgent', signal)
   const isGone = async (signal: AbortSignal) =>
     (await cloud.server(id, 'urgent', signal)) === undefined ? true : undefined
   await context.poll(isGone, { ...pace, timeoutMs: config.actionTimeoutMs, what: `server ${id} to be gone` })
+}
+
+/** A deletion that is at work has the server locked; one that came to nothing has not, and is asked for again. */
+function whereUnderWay(thrown: unknown): undefined {
+  if (!isApiError(thrown, 'locked', 'conflict')) throw thrown
 }
 
 function volumesOf({ signal }: Work, cloud: Cloud, ownershipKey: string): AsyncIterable<Volume> {

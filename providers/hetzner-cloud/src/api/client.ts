@@ -21,7 +21,7 @@ export interface ApiOptions {
 }
 
 /** How often a call is made that was refused without effect: too many calls, or a change at the same moment. */
-const maxTries = 5
+const maxTries = 4
 /** How often something is looked at that gives no answer. */
 const maxLooks = 3
 const basePauseMs = 250

@@ -68,14 +68,30 @@ void t.test('counts calls under way that the header may not have counted', async
 void t.test('urgent calls go first once there is something again', async (t) => {
   const budget = new RateBudget()
   await budget.take('urgent', signal)
-  budget.exhausted()
+  budget.done({ limit: 3_600, remaining: 719 })
   const order: string[] = []
-  const waiting = (['background', 'normal', 'urgent'] as const).map((urgency) =>
-    budget.take(urgency, signal).then(() => order.push(urgency)),
-  )
+  const looking = budget.take('background', signal).then(() => order.push('background'))
+  budget.exhausted()
+  const deleting = budget.take('urgent', signal).then(() => order.push('urgent'))
   budget.done({ limit: 3_600, remaining: 3_600 })
-  await Promise.all(waiting)
-  t.strictSame(order, ['urgent', 'normal', 'background'])
+  await Promise.all([looking, deleting])
+  t.strictSame(order, ['urgent', 'background'])
+})
+
+void t.test('what would wait too long is told so, and when to come again', async (t) => {
+  const budget = new RateBudget(() => 0)
+  await budget.take('urgent', signal)
+  budget.done({ limit: 3_600, remaining: 0 })
+  for (const [urgency, seconds] of [
+    ['normal', 181],
+    ['background', 721],
+  ] as const)
+    await t.rejects(budget.take(urgency, signal), {
+      code: 'RATE_LIMITED',
+      retryable: true,
+      retryAfterMs: seconds * 1_000 + 50,
+      message: new RegExp(`${urgency} can be made in ${seconds + 1} s`),
+    })
 })
 
 void t.test('who gives up while waiting costs nothing', async (t) => {

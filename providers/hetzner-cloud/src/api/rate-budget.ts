@@ -1,3 +1,5 @@
+import { ProviderError } from '@slipway/sdk'
+
 /** Who goes first where calls are short: deletes and power, then new servers, then looking around. */
 export type Urgency = 'urgent' | 'normal' | 'background'
 
@@ -5,6 +7,9 @@ const urgencies: readonly Urgency[] = ['urgent', 'normal', 'background']
 
 /** The share of the limit that each urgency leaves untouched for those above it. */
 const reserves: Readonly<Record<Urgency, number>> = { urgent: 0, normal: 0.05, background: 0.2 }
+
+/** How long a call of each urgency waits for its turn, milliseconds. Where it would be longer, whoever called can say so instead. */
+const patienceMs: Readonly<Record<Urgency, number>> = { urgent: 120_000, normal: 60_000, background: 30_000 }
 
 const windowMs = 3_600_000
 /** What holds until an answer has said what does. */
@@ -43,9 +48,16 @@ export class RateBudget {
     this.#countedAtMs = now()
   }
 
-  /** Takes one call, and waits for it as long as it takes; end it with {@link done}. @throws the signal's reason. */
+  /**
+   * Takes one call, and waits for its turn; end it with {@link done}.
+   *
+   * @throws the signal's reason, and ProviderError of code RATE_LIMITED where it would take too long before there is a call left for this urgency.
+   */
   take(urgency: Urgency, signal: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
+      this.#refill()
+      const waitMs = this.#waitMs(urgency)
+      if (waitMs > patienceMs[urgency]) return reject(spent(urgency, this.#limit, waitMs))
       const queue = this.#waiting[urgency]
       const onAbort = (): void => {
         queue.delete(waiter)
@@ -124,6 +136,12 @@ export class RateBudget {
       }
     }
   }
+}
+
+function spent(urgency: Urgency, limit: number, waitMs: number): ProviderError {
+  const seconds = Math.ceil(waitMs / 1_000)
+  const message = `the project's ${limit} calls an hour are used up: the next one that is ${urgency} can be made in ${seconds} s`
+  return new ProviderError('RATE_LIMITED', message, { retryAfterMs: waitMs })
 }
 
 /** Reads the headers of an answer; undefined where they are missing or make no sense. */

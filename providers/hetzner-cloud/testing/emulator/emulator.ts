@@ -139,7 +139,10 @@ export class Emulator {
     await delay(this.faults.latencyMs / 2)
     if (fault === 'dropped') return this.#silence(method, path, response)
     const answer =
-      this.#rateLimited() ?? this.#refused(fault) ?? this.#answer(request, method, path, searchParams, text)
+      this.#rateLimited() ??
+      this.#refused(fault) ??
+      this.#brokenListing(searchParams) ??
+      this.#answer(request, method, path, searchParams, text)
     await delay(this.faults.latencyMs / 2)
     if (fault === 'lost') return this.#silence(method, path, response)
     this.ledger.calls.push({ atMs: Date.now(), method, path, status: answer.status })
@@ -161,6 +164,11 @@ export class Emulator {
   #rateLimited(): Answer | undefined {
     if (this.rateLimit.take()) return undefined
     return refusal(new Refusal(429, 'rate_limit_exceeded', 'limit of requests per hour reached'))
+  }
+
+  #brokenListing(query: URLSearchParams): Answer | undefined {
+    if (!this.faults.breakListings || Number(query.get('page') ?? 1) < 2) return undefined
+    return refusal(new Refusal(503, 'unavailable', 'planted: this page cannot be read'))
   }
 
   #refused(fault: ReturnType<Faults['takeCallFault']>): Answer | undefined {

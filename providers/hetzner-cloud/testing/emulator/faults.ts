@@ -36,6 +36,8 @@ export class Faults {
   readonly limits: Limits = { server_limit: 100_000, primary_ip_limit: 200_000, volume_limit: 100_000 }
   /** Refuses every token. */
   refuseTokens = false
+  /** Listings fail from their second page on. */
+  breakListings = false
   /** Servers that do nothing on an ACPI signal, by name. */
   readonly deaf = new Set<string>()
   readonly #capacity = new Map<string, number>()
@@ -63,6 +65,17 @@ export class Faults {
   /** The next actions of this command come to this. */
   planAction(command: string, fault: ActionFault, times = 1): void {
     this.#actions.push({ command, fault, times })
+  }
+
+  /** Takes back what was planned and has not struck yet. */
+  clearPlans(): void {
+    this.#calls = []
+    this.#actions = []
+  }
+
+  /** There is room again everywhere. */
+  clearCapacity(): void {
+    this.#capacity.clear()
   }
 
   /** What was planned and has not struck yet. A test that leaves any has not tested it. */

@@ -16,18 +16,18 @@ import type {
   Volume,
 } from './views.js'
 
-/** How long actions take, milliseconds. */
+/** How long actions take, milliseconds; to be changed at any time. */
 export interface Durations {
   /** Making a server, without starting it. */
-  readonly create: number
-  readonly start: number
-  readonly stop: number
-  readonly rebuild: number
-  readonly delete: number
+  create: number
+  start: number
+  stop: number
+  rebuild: number
+  delete: number
   /** Whatever else there is. */
-  readonly other: number
+  other: number
   /** From running to phoning home. */
-  readonly boot: number
+  boot: number
 }
 
 export const quick: Durations = { create: 60, start: 40, stop: 40, rebuild: 80, delete: 40, other: 20, boot: 20 }

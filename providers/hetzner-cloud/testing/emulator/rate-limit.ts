@@ -7,6 +7,8 @@ export class RateLimit {
   #countedAtMs = Date.now()
   /** Calls that were refused for it. */
   refused = 0
+  /** Refuses every call, whatever the headers say is left: as if there were another limit, on short bursts. */
+  isThrottled = false
 
   constructor(limit: number, left = limit) {
     this.limit = limit
@@ -16,7 +18,7 @@ export class RateLimit {
   /** Counts a call. @returns false: there is none left. */
   take(): boolean {
     this.#refill()
-    if (this.#left < 1) {
+    if (this.isThrottled || this.#left < 1) {
       this.refused += 1
       return false
     }
