@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { z } from 'zod'
 import { ProviderError } from '../../provider/errors.js'
 import type {
@@ -80,7 +81,11 @@ export function folderProvider(
 
   async function createMachine(context: Work, spec: MachineSpec<Data>): Promise<ObservedMachine> {
     const key = has('creates-without-its-key') ? '' : spec.ownershipKey
-    const make = async () => (await call(context, (cloud) => cloud.create(spec.name, key))).id
+    const make = async () => {
+      // Not before the kit has seen what there was.
+      if (has('does-not-wait-for-acks')) await sleep(400)
+      return (await call(context, (cloud) => cloud.create(spec.name, key))).id
+    }
     const id = has('creates-outside-of-steps')
       ? await make()
       : await context.step('create', { run: make, find: () => find(context, spec) })
