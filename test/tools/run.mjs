@@ -1,7 +1,7 @@
 // `npm test`: everything, on a machine that has nothing but Node and npm. Installs, builds, and runs the suite; ends with one line
 // `N passed, N failed, N skipped`, and exits non-zero where a test failed, or where one was skipped in CI.
 //
-// Options: --subset            what runs on the second Node line and database: all but lint, the architecture checks and coverage
+// Options: --subset            what knows of the database or of the Node line: for the second of each
 //          --no-coverage       the same tests, faster
 //          --summary FILE      writes the three counts to FILE as JSON
 //          -- FILES…           only these compiled test files
@@ -106,14 +106,19 @@ const add = (counts) => {
 if (positionals.length > 0) add(await runTap('Selected tests', ['--disable-coverage', ...positionals]))
 else {
   const glob = (patterns) => patterns.flatMap((pattern) => globFiles(pattern)).sort()
-  const providers = readdirSync(join(root, 'providers')).map((name) => `providers/${name}/dist`)
-  const unit = glob(['hub/dist', 'sdk/dist', ...providers])
-  const whole = glob([
-    'test/dist/integration',
-    'test/dist/e2e',
-    // What is drawn from seeds, or measures, runs once, on the axis where everything does.
-    ...(values.subset ? [] : ['test/dist/bench', 'test/dist/chaos', 'test/dist/conformance', 'test/dist/simulation']),
+  // On the other axis runs what knows of the database, and of the Node line: hub, SDK, and whole systems with the simulated provider.
+  const once = ['bench', 'chaos', 'conformance', 'simulation'].map((name) => `test/dist/${name}`)
+  const others = readdirSync(join(root, 'providers')).filter((name) => name !== 'simulated')
+  const isOnce = (file) =>
+    file.startsWith('sdk/dist/conformance/') || others.some((name) => file.includes(`/e2e/${name}`))
+  const chosen = (directories) => glob(directories).filter((file) => !values.subset || !isOnce(file))
+  const unit = chosen([
+    'hub/dist',
+    'sdk/dist',
+    'providers/simulated/dist',
+    ...(values.subset ? [] : others.map((name) => `providers/${name}/dist`)),
   ])
+  const whole = chosen(['test/dist/integration', 'test/dist/e2e', ...(values.subset ? [] : once)])
   const house = values.subset ? [] : glob(['test/dist/architecture'])
   const coverage =
     values.subset || values['no-coverage']
