@@ -20,6 +20,8 @@ export type {
   Price,
   Provider,
   ProviderDefinition,
+  ReinstallTarget,
+  RescueWish,
   RunOptions,
   Schema,
   SchemaIssue,
