@@ -279,7 +279,7 @@ void t.test('a rescue system is a level: it is entered, entered anew after a reb
   t.equal(item.observed.rescue, 2n, 'and runs it again once it is on')
   entered.length = 0
   const { rescue: _left, ...rest } = item.desired
-  item.desired = rest as never
+  item.desired = rest
   session.send(item.wish({}).claimed())
   await settled(item)
   t.same([item.observed.rescue, ...entered], [0n, 'leave'])
@@ -290,7 +290,7 @@ void t.test('a reinstall ends the rescue system', async (t) => {
   session.send(item.wish({ rescue: { revision: 1n, sshKeys: ['ops'] } }).claimed())
   await settled(item)
   const { rescue: _left, ...rest } = item.desired
-  item.desired = rest as never
+  item.desired = rest
   session.send(wishReinstall(item).claimed())
   await settled(item)
   t.match(item.observed, { rescue: 0n, reinstallsDone: 1n })
