@@ -95,7 +95,7 @@ void t.test('a host is reinstalled, rescued and released', { timeout: 600_000 },
     await slipway.ok('machine', 'rescue', before.machine, '--ssh-key-file', file, '--wait', '--timeout', '60s')
     t.equal(server()?.inRescue, true)
     await slipway.ok('machine', 'power', before.machine, 'reboot', '--wait')
-    t.equal(server()?.inRescue, true, 'a reboot leads there again')
+    await until('the reboot to lead there again', () => server()?.inRescue === true)
     await slipway.ok('machine', 'rescue', before.machine, '--leave', '--wait', '--timeout', '60s')
     t.equal(server()?.inRescue, false)
     t.equal(emulator.project.sshKeys.size, 0, 'the key that was put there for it is gone')

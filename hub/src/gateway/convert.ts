@@ -24,13 +24,18 @@ import {
   type MachineSpec,
   type Observed,
   type OrphanRemoval,
+  type RateBudget,
   type Report,
   type Shape,
   type StepResult,
   type ValidateReinstall,
 } from '@slipway/proto/provider/v1'
 import type * as facts from '../domain/facts.js'
-import type { Capability as DomainCapability, Health as DomainHealth } from '../domain/provider/provider.js'
+import type {
+  BudgetFacts,
+  Capability as DomainCapability,
+  Health as DomainHealth,
+} from '../domain/provider/provider.js'
 import type { OrderToValidate } from '../domain/provider/validator.js'
 import type { ObservedFacts, ReportFacts } from '../domain/request/apply-report.js'
 import type { RescueWish } from '../domain/request/request.js'
@@ -119,6 +124,10 @@ export function fromFailure(failure: Failure): facts.Failure {
 /** A duration in whole milliseconds, never negative. */
 export function toMs(duration: Duration | undefined): number {
   return duration === undefined ? 0 : Math.max(0, Math.round(durationMs(duration)))
+}
+
+export function fromBudgets(budgets: readonly RateBudget[]): BudgetFacts[] {
+  return budgets.map(({ name, limit, remaining, resetsIn }) => ({ name, limit, remaining, resetsInMs: toMs(resetsIn) }))
 }
 
 export function fromAddresses(addresses: readonly Address[]): facts.Address[] {

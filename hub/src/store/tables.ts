@@ -22,7 +22,7 @@ import type {
 } from '../domain/host/host.js'
 import type { MachineOperation, MachineState } from '../domain/machine/machine.js'
 import type { KeepReason, OrphanMode } from '../domain/orphan/orphan.js'
-import type { Capability, Health, ProviderConnection, ProviderKind } from '../domain/provider/provider.js'
+import type { Capability, Health, ProviderConnection, ProviderKind, StoredBudget } from '../domain/provider/provider.js'
 import type { Presence, RequestOperation, RequestSpec, RequestState, RescueWish } from '../domain/request/request.js'
 
 // The columns of every table, as migrations leave them. bigint columns are read as numbers (none comes near 2^53).
@@ -143,7 +143,7 @@ export interface SessionsTable {
   capacity: Generated<number>
   health: Generated<Health>
   health_message: Generated<string>
-  budgets: JsonbDefault<readonly JsonObject[]>
+  budgets: JsonbDefault<readonly Partial<StoredBudget>[]>
   connected_at: TimeDefault
   heartbeat_at: TimeDefault
   expires_at: Date

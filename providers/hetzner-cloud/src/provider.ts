@@ -32,6 +32,7 @@ export function hetznerCloudProvider(settings: Settings): DynamicDefinition<Conf
     capacity: itemsAtOnce,
     ...settings,
 
+    rateBudgets: () => [clouds.rateBudget],
     check: (context) => check(context, clouds, settings),
     validate: (context, spec, reinstall) =>
       reinstall === undefined

@@ -33,6 +33,7 @@ import { checkOrder, reinstallTarget } from './order.js'
 import { removeOrphan } from './orphan.js'
 import { makeContext, type Runtime } from './runtime.js'
 import { parseSettings, type AnyDefinition, type Snapshot } from './settings.js'
+import type { RateBudgetState } from './types.js'
 import { convergeStatic } from './static.js'
 import { releaseOf, WorkItem, type Converge } from './work-item.js'
 
@@ -136,7 +137,17 @@ export class Engine implements SessionHandlers {
   }
 
   heartbeat() {
-    return { ...this.#health.toProto(), budgets: this.#runtime.budgets.toProto() }
+    return { ...this.#health.toProto(), budgets: this.#runtime.budgets.toProto(this.#keptBudgets()) }
+  }
+
+  /** A defect of the author's must not keep the session from its heartbeat. */
+  #keptBudgets(): readonly RateBudgetState[] {
+    try {
+      return this.#options.definition.rateBudgets?.() ?? []
+    } catch (thrown) {
+      this.#runtime.log.warn({ err: thrown }, 'rateBudgets failed; nothing is told of them')
+      return []
+    }
   }
 
   welcome(welcome: Welcome): void {

@@ -20,6 +20,7 @@ export type {
   Price,
   Provider,
   ProviderDefinition,
+  RateBudgetState,
   ReinstallTarget,
   RescueWish,
   RunOptions,

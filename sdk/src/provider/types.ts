@@ -245,6 +245,17 @@ export interface PollOptions {
   readonly what?: string
 }
 
+/** How much of a rate limit is left. */
+export interface RateBudgetState {
+  /** Which limit, in the provider's own words. */
+  readonly name: string
+  /** Calls allowed in a window. */
+  readonly limit: number
+  readonly remaining: number
+  /** Until it is whole again, if nothing more is called. */
+  readonly resetsInMs: number
+}
+
 interface CommonDefinition<Config, Credentials, Data> {
   /** The kind of API behind it, for example `hetzner-cloud`. */
   readonly family: string
@@ -268,6 +279,8 @@ interface CommonDefinition<Config, Credentials, Data> {
   readonly listIntervalMs?: number
   /** Calls allowed by window, by budget name. They belong to the credential. */
   readonly budgets?: Readonly<Record<string, { readonly limit: number; readonly windowMs: number }>>
+  /** Rate limits that the provider keeps itself, as its API tells of them. Asked for with each heartbeat, and shown to people; it must not wait for anything. */
+  rateBudgets?(): readonly RateBudgetState[]
   /** Proves configuration and credentials against the real API; throw a {@link ProviderError} to refuse them. */
   check?(context: Context<Config, Credentials>): Promise<void>
   /** Checks an order before it costs money. Empty: nothing is wrong with it. It must have no effect. */

@@ -12,3 +12,17 @@ export const capabilities = [
   'RESCUE',
 ] as const
 export type Capability = (typeof capabilities)[number]
+
+/** How much of a rate limit is left. */
+export interface BudgetFacts {
+  readonly name: string
+  readonly limit: number
+  readonly remaining: number
+  readonly resetsInMs: number
+}
+
+/** The same, as it is stored. */
+export interface StoredBudget extends BudgetFacts {
+  /** ISO 8601. */
+  readonly toldAt: string
+}
