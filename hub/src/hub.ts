@@ -6,7 +6,7 @@ import { startApi } from './api/server.js'
 import { Authority } from './auth/authority.js'
 import { ConfigError, type HubConfig } from './config.js'
 import { startGateway } from './gateway/server.js'
-import { toMachineSpecToValidate } from './gateway/convert.js'
+import { toOrderQuestion } from './gateway/convert.js'
 import { startController } from './reconcile/controller.js'
 import type { ReconcilerDeps } from './reconcile/deps.js'
 import type { Loop } from './reconcile/loop.js'
@@ -98,9 +98,9 @@ async function start(
     ...shared,
     config: { ...config, gatewayAdvertise: config.gatewayAdvertise === '' ? gatewayAddress : config.gatewayAdvertise },
     validator: {
-      validate: (providerId, spec, deadlineMs) =>
-        gateway.validate(providerId, toMachineSpecToValidate(spec), deadlineMs),
+      validate: (providerId, order, deadlineMs) => gateway.validate(providerId, toOrderQuestion(order), deadlineMs),
     },
+    publicUrl: () => publicUrl.value,
     prepareFirstLook: (tx, expected) =>
       publicUrl.value === '' ? undefined : prepareFirstLook({ ...shared, config: settings }, tx, expected),
   })

@@ -101,6 +101,7 @@ export class HubProcess {
           ...orphanTimes,
         },
         validator: { validate: async () => ({ violations: [], unavailable: 'not asked' }) },
+        publicUrl: () => reconcilerConfig.publicUrl,
         prepareFirstLook: (tx, expected) => prepareFirstLook({ ...shared, config: reconcilerConfig }, tx, expected),
       }
       const feed = new Feed({ db, wake, epoch, log, read: readChangesAfter, lookEveryMs: 2_500 })

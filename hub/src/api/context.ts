@@ -41,6 +41,8 @@ export interface ApiDeps {
   readonly replica: string
   readonly validator: OrderValidator
   readonly prepareFirstLook: PrepareFirstLook
+  /** The client API's base URL as booted machines reach it. */
+  readonly publicUrl: () => string
 }
 
 /** Who calls, as the interceptors found out. */

@@ -100,6 +100,7 @@ export const capabilityNumbers: Readonly<Record<Capability, wire.Capability>> = 
   VALIDATE: wire.Capability.VALIDATE,
   LIST: wire.Capability.LIST,
   REMOVE_ORPHAN: wire.Capability.REMOVE_ORPHAN,
+  RESCUE: wire.Capability.RESCUE,
 }
 
 const severityNumbers = { INFO: hub.Severity.INFO, WARNING: hub.Severity.WARNING, ERROR: hub.Severity.ERROR } as const

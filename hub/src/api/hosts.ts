@@ -20,6 +20,7 @@ import {
   type ApiDeps,
 } from './context.js'
 import { checkedLabels, hostStateNumbers, namesOf } from './convert.js'
+import { reinstallHost } from './host-reinstall.js'
 import { OrderLog } from './order-log.js'
 import { OrderReads } from './order-reads.js'
 import { checkOrder, classOfOrder } from './order.js'
@@ -243,6 +244,8 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
       })
       return { host }
     },
+
+    reinstallHost: (request, context) => reinstallHost(deps, context, request, hostNotFound),
 
     async *watchHosts(request, context) {
       const filter = filterOf(request.parent, request.filter)

@@ -1,7 +1,7 @@
 import { create } from '@bufbuild/protobuf'
 import type { ServiceImpl } from '@connectrpc/connect'
 import * as hub from '@slipway/proto/hub/v1'
-import { HubError } from '../domain/error/errors.js'
+import { HubError, invalidField } from '../domain/error/errors.js'
 import type { EventDraft } from '../domain/facts.js'
 import { doingOperation } from '../domain/machine/lifecycle.js'
 import { transitionMachine, type MachineEvent } from '../domain/machine/transitions.js'
@@ -115,6 +115,40 @@ async function setPower(tx: Tx, request: hub.SetMachinePowerRequest, cause: Caus
   await wishMachine(tx, key, { ...wish, operation: 'POWER' })
   await appendEvents(tx, cause, [event(row, 'PowerWished', `Power: ${hub.PowerAction[request.action]}`)])
   return (await findMachine(tx, name)) ?? row
+}
+
+/** Nobody is ever handed a password: without a key there would be no way in. */
+function checkRescue(request: hub.SetMachineRescueRequest): void {
+  const keys = request.sshKeys.length + request.sshPublicKeys.length
+  if (request.enabled && keys === 0)
+    throw invalidField('ssh_keys', 'is empty; name a key that the provider knows, or give one in ssh_public_keys')
+  if (!request.enabled && keys > 0) throw invalidField('ssh_keys', 'is of no use without enabled; leave it out')
+  request.sshPublicKeys.forEach((key, index) => {
+    if (!/^[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [^\r\n]*)?$/.test(key.trim()))
+      throw invalidField(
+        `ssh_public_keys[${index}]`,
+        'is no public key; give one line as in authorized_keys: type and base64',
+      )
+  })
+}
+
+async function setRescue(tx: Tx, request: hub.SetMachineRescueRequest, cause: Cause): Promise<MachineRow> {
+  const name = parseResourceName('machine', request.name)
+  const row = await lockMachine(tx, name)
+  if (row === undefined) throw machineNotFound(name)
+  const provider = await findProvider(tx, row.provider_name)
+  if (provider?.capabilities.includes('RESCUE') !== true)
+    throw new HubError('RESCUE_UNSUPPORTED', `provider ${row.provider_name} cannot start a rescue system`)
+  if (row.protected)
+    throw new HubError('MACHINE_PROTECTED', `machine ${row.name} is protected; take the protection off first`)
+  if (row.state !== 'ACTIVE' || row.request_id === null)
+    throw stateForbids(row, 'rescued', 'only ACTIVE machines, which serve a host, can')
+  if (!request.enabled && !row.desired_rescue) return row
+  const keys = { sshKeys: request.sshKeys, sshPublicKeys: request.sshPublicKeys.map((key) => key.trim()) }
+  await wishRequest(tx, { providerId: row.provider_id, id: row.request_id }, { rescue: request.enabled ? keys : null })
+  const text = request.enabled ? 'It is to run its rescue system' : 'It is to run its own system'
+  await appendEvents(tx, cause, [event(row, 'RescueWished', text)])
+  return noteMachineWish(tx, row, { rescue: request.enabled })
 }
 
 export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeof hub.MachineService> {
@@ -231,6 +265,21 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
           }),
       })
       return response
+    },
+
+    async setMachineRescue(request, context) {
+      checkRescue(request)
+      const row = await findMachine(deps.db, parseResourceName('machine', request.name))
+      return createOnce(deps, context, {
+        requestId: request.requestId,
+        request: { schema: hub.SetMachineRescueRequestSchema, message: request },
+        response: hub.SetMachineRescueResponseSchema,
+        wake: row === undefined ? [] : [{ kind: 'work', providerId: row.provider_id }],
+        work: async (tx) =>
+          create(hub.SetMachineRescueResponseSchema, {
+            machine: toMachine(await setRescue(tx, request, causeOf(context))),
+          }),
+      })
     },
 
     async acceptMachine(request, context) {

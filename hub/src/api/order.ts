@@ -24,9 +24,8 @@ import type { ApiDeps } from './context.js'
 import type { OrderReads } from './order-reads.js'
 import { checkedLabels, fromObject, fromPlacement, fromShape, toPrice } from './convert.js'
 import { classNotFound } from './machine-classes.js'
-import { checkAgainstSchema } from './provider-data.js'
+import { checkWithProvider } from './provider-check.js'
 
-const validationDeadlineMs = 2_000
 const maxReasons = 10
 
 export interface OrderCheck {
@@ -66,7 +65,7 @@ export async function checkOrder(deps: ApiDeps, reads: OrderReads, order: Order)
     judged.find((place) => place.chosen) ?? judged.find((place) => place.rejected === undefined || mayWait([place]))
   if (chosen !== undefined) {
     warnings.push(
-      ...(await checkWithProvider(deps, reads, order, chosen.candidate, {
+      ...(await askProvider(deps, reads, order, chosen.candidate, {
         className,
         classSpec,
         providerData,
@@ -139,7 +138,7 @@ function specForShape(shape: Shape): ClassSpec {
   }
 }
 
-async function checkWithProvider(
+async function askProvider(
   deps: ApiDeps,
   reads: OrderReads,
   order: Order,
@@ -151,51 +150,24 @@ async function checkWithProvider(
     readonly labels: Labels
   },
 ): Promise<string[]> {
-  const { name } = candidate.provider
-  const provider = await reads.provider(name)
+  const provider = await reads.provider(candidate.provider.name)
   if (provider === undefined) return []
-  const data = layProviderData(candidate.providerData, what.providerData)
-  checkAgainstSchema(provider.data_schema, data, {
-    field: 'host.provider_data',
-    reason: 'PROVIDER_DATA_INVALID',
-    provider: provider.name,
-    known: provider.state !== 'PENDING',
-  })
-  if (!provider.capabilities.includes('VALIDATE')) return []
-  const verdict = await deps.validator.validate(
-    provider.id,
+  return checkWithProvider(
+    deps,
+    provider,
     {
       typeId: candidate.typeId,
       location: candidate.location,
       shape: what.classSpec.shape,
-      providerData: data,
+      providerData: layProviderData(candidate.providerData, what.providerData),
       hostname: order.host.hostname === '' ? order.id : order.host.hostname,
       hostName: hostName(order.workspace, order.id),
       workspace: order.workspace,
       machineClass: what.className,
       labels: what.labels,
     },
-    validationDeadlineMs,
+    'host.',
   )
-  if (verdict.violations.length > 0) {
-    const violations = verdict.violations.map(({ field, description }) => ({
-      field: field.replace(/^spec\./, 'host.'),
-      description,
-    }))
-    throw new HubError(
-      'PROVIDER_DATA_INVALID',
-      `provider ${provider.name} refuses the order: ${violations.map((violation) => `${violation.field}: ${violation.description}`).join('; ')}`,
-      {
-        violations,
-        metadata: { provider: provider.name },
-      },
-    )
-  }
-  return verdict.unavailable === undefined
-    ? []
-    : [
-        `Provider ${provider.name} was not asked: ${verdict.unavailable}. It checks the order itself before it makes anything.`,
-      ]
 }
 
 function notOffered(className: string, judged: readonly Judged[]): HubError {

@@ -2,6 +2,7 @@ import { create } from '@bufbuild/protobuf'
 import * as hub from '@slipway/proto/hub/v1'
 import * as wire from '@slipway/proto/provider/v1'
 import { hostName, resourceName } from '../domain/names.js'
+import type { StoredBudget } from '../domain/provider/provider.js'
 import type {
   EventRow,
   HostRow,
@@ -55,6 +56,7 @@ export interface ProviderDetails {
     readonly held: number
     readonly connected_at: Date
     readonly heartbeat_at: Date
+    readonly budgets: readonly Partial<StoredBudget>[]
   }[]
   readonly offerings: readonly OfferingRow[]
 }
@@ -99,6 +101,7 @@ export function toProvider(row: ProviderRow, details?: ProviderDetails): hub.Pro
       held: session.held,
       connectTime: toTime(session.connected_at),
       heartbeatTime: toTime(session.heartbeat_at),
+      budgets: session.budgets.map(toBudget),
     })),
     offerings: (details?.offerings ?? []).map((offering) =>
       create(wire.OfferingSchema, {
@@ -114,6 +117,18 @@ export function toProvider(row: ProviderRow, details?: ProviderDetails): hub.Pro
     updateTime: toTime(row.updated_at),
     etag: etag(row),
   })
+}
+
+/** One that an older hub has stored says nothing of when. */
+function toBudget({ name, limit, remaining, resetsInMs = 0, toldAt }: Partial<StoredBudget>) {
+  const at = toldAt === undefined ? null : new Date(toldAt)
+  return {
+    name: name ?? '',
+    limit: limit ?? 0,
+    remaining: remaining ?? 0,
+    resetTime: toTime(at === null ? null : new Date(at.getTime() + resetsInMs)),
+    observeTime: toTime(at),
+  }
 }
 
 export function toMachineClass(row: MachineClassRow): hub.MachineClass {
@@ -148,6 +163,10 @@ export function toMachine(row: MachineRow): hub.Machine {
     desiredPower: toPower(row.desired_power),
     reboots: BigInt(row.reboots),
     rebootsDone: BigInt(row.reboots_done),
+    reinstalls: BigInt(row.reinstalls),
+    reinstallsDone: BigInt(row.reinstalls_done),
+    desiredRescue: row.desired_rescue,
+    rescue: row.rescue,
     host: row.host_name ?? '',
     machineRequest: named('machine_request', row.request_name),
     labels: { ...row.provider_labels, ...row.labels },
@@ -197,7 +216,7 @@ export function toMachineRequest(row: MachineRequestRow, details?: RequestDetail
     createInDoubt: row.create_in_doubt,
     progress: toProgress(row.progress),
     steps: (details?.steps ?? []).map((step) => ({
-      operation: wire.Operation[step.operation as 'PROVISION' | 'DEPROVISION'],
+      operation: wire.Operation[step.operation as 'PROVISION' | 'REINSTALL' | 'DEPROVISION'],
       name: step.name,
       time: toTime(step.at),
     })),

@@ -130,6 +130,7 @@ export const eventReasons = [
   'HostProvisioning',
   'HostBootstrapping',
   'HostReady',
+  'HostReinstalling',
   'HostFailed',
   'HostRetried',
   'HostReplaced',
@@ -162,6 +163,9 @@ export const eventReasons = [
   'PowerWished',
   'PowerChanged',
   'Rebooted',
+  'Reinstalled',
+  'RescueWished',
+  'RescueChanged',
   // out there
   'OrphanSeen',
   'OrphanGone',

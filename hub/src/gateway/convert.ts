@@ -16,6 +16,7 @@ import {
   Presence,
   StaticMachineSchema,
   StepResultSchema,
+  ValidateReinstallSchema,
   type Address,
   type Desired,
   type Failure,
@@ -23,14 +24,21 @@ import {
   type MachineSpec,
   type Observed,
   type OrphanRemoval,
+  type RateBudget,
   type Report,
   type Shape,
   type StepResult,
+  type ValidateReinstall,
 } from '@slipway/proto/provider/v1'
 import type * as facts from '../domain/facts.js'
-import type { Capability as DomainCapability, Health as DomainHealth } from '../domain/provider/provider.js'
+import type {
+  BudgetFacts,
+  Capability as DomainCapability,
+  Health as DomainHealth,
+} from '../domain/provider/provider.js'
 import type { OrderToValidate } from '../domain/provider/validator.js'
 import type { ObservedFacts, ReportFacts } from '../domain/request/apply-report.js'
+import type { RescueWish } from '../domain/request/request.js'
 import type { OrderAnswer } from '../store/orphan-orders.js'
 import type { ItemKind as StoredItemKind, MachineRequestRow, MachineRow } from '../store/tables.js'
 import type { StoredStep } from '../store/work-items.js'
@@ -45,6 +53,7 @@ const capabilityNames: Readonly<Record<number, DomainCapability>> = {
   [Capability.VALIDATE]: 'VALIDATE',
   [Capability.LIST]: 'LIST',
   [Capability.REMOVE_ORPHAN]: 'REMOVE_ORPHAN',
+  [Capability.RESCUE]: 'RESCUE',
 }
 
 /** Capabilities that this hub knows; others are ignored. */
@@ -73,6 +82,7 @@ export function toItemKind(kind: StoredItemKind): ItemKind {
 
 const operations = {
   PROVISION: Operation.PROVISION,
+  REINSTALL: Operation.REINSTALL,
   DEPROVISION: Operation.DEPROVISION,
   VERIFY: Operation.VERIFY,
   INSPECT: Operation.INSPECT,
@@ -114,6 +124,10 @@ export function fromFailure(failure: Failure): facts.Failure {
 /** A duration in whole milliseconds, never negative. */
 export function toMs(duration: Duration | undefined): number {
   return duration === undefined ? 0 : Math.max(0, Math.round(durationMs(duration)))
+}
+
+export function fromBudgets(budgets: readonly RateBudget[]): BudgetFacts[] {
+  return budgets.map(({ name, limit, remaining, resetsIn }) => ({ name, limit, remaining, resetsInMs: toMs(resetsIn) }))
 }
 
 export function fromAddresses(addresses: readonly Address[]): facts.Address[] {
@@ -159,6 +173,8 @@ function fromObserved(observed: Observed): ObservedFacts {
     ...(observed.externalId !== '' && { externalId: observed.externalId }),
     ...(power !== undefined && { power }),
     ...(observed.rebootsDone !== undefined && { rebootsDone: Number(observed.rebootsDone) }),
+    ...(observed.reinstallsDone !== undefined && { reinstallsDone: Number(observed.reinstallsDone) }),
+    ...(observed.rescue !== undefined && { rescue: Number(observed.rescue) }),
     ...(observed.addresses.length > 0 && { addresses: fromAddresses(observed.addresses) }),
     ...(observed.attributes !== undefined && { attributes: observed.attributes }),
     ...(observed.conditions.length > 0 && {
@@ -280,6 +296,10 @@ function toStaticMachine(row: MachineRow) {
   })
 }
 
+function toRescue({ revision, sshKeys, sshPublicKeys }: RescueWish) {
+  return { revision: BigInt(revision), sshKeys: [...sshKeys], sshPublicKeys: [...sshPublicKeys] }
+}
+
 /** The wish for a machine request. */
 export function toRequestDesired(
   row: MachineRequestRow,
@@ -293,6 +313,8 @@ export function toRequestDesired(
     presence: row.desired_presence === 'PRESENT' ? Presence.PRESENT : Presence.ABSENT,
     power: toPower(row.desired_power),
     reboots: BigInt(row.reboots),
+    reinstalls: BigInt(row.reinstalls),
+    ...(row.rescue !== null && { rescue: toRescue(row.rescue) }),
     spec: toMachineSpec(row, secrets),
     ...(machine !== undefined && { machine: toStaticMachine(machine) }),
   })
@@ -333,7 +355,11 @@ export function toObserved(row: MachineRequestRow | MachineRow) {
       reason: condition.reason,
       message: condition.message,
     })),
-    ...(isRequest && { createInDoubt: row.create_in_doubt }),
+    ...(isRequest && {
+      createInDoubt: row.create_in_doubt,
+      reinstallsDone: BigInt(row.reinstalls_done),
+      rescue: BigInt(row.rescue_seen),
+    }),
   }
 }
 
@@ -356,9 +382,15 @@ export function fromOrphanRemoval({ orderId, outcome, message, failure }: Orphan
   }
 }
 
-/** An order as its provider is asked about it, before a request exists. */
-export function toMachineSpecToValidate(order: OrderToValidate): MachineSpec {
-  return create(MachineSpecSchema, {
+/** What a provider is asked about an order. */
+export interface OrderQuestion {
+  readonly spec: MachineSpec
+  readonly reinstall?: ValidateReinstall
+}
+
+/** An order as its provider is asked about it, before a request exists, or before its machine is reinstalled. */
+export function toOrderQuestion(order: OrderToValidate): OrderQuestion {
+  const spec = create(MachineSpecSchema, {
     typeId: order.typeId,
     location: order.location,
     shape: toShape(order.shape),
@@ -371,4 +403,10 @@ export function toMachineSpecToValidate(order: OrderToValidate): MachineSpec {
       labels: { ...order.labels },
     },
   })
+  if (order.reinstall === undefined) return { spec }
+  const { externalId, providerData } = order.reinstall
+  return {
+    spec,
+    reinstall: create(ValidateReinstallSchema, { externalId, providerData: providerData as ProtoJsonObject }),
+  }
 }

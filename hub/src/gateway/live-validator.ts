@@ -1,5 +1,4 @@
-import type { MachineSpec } from '@slipway/proto/provider/v1'
-import { fromFailure } from './convert.js'
+import { fromFailure, type OrderQuestion } from './convert.js'
 import type { SessionRegistry } from './registry.js'
 
 export interface LiveVerdict {
@@ -12,7 +11,7 @@ export interface LiveVerdict {
 export async function validateLive(
   registry: SessionRegistry,
   providerId: string,
-  spec: MachineSpec,
+  question: OrderQuestion,
   deadlineMs: number,
 ): Promise<LiveVerdict> {
   const sessions = registry.ofProvider(providerId)
@@ -21,7 +20,7 @@ export async function validateLive(
   const able = sessions.find((session) => session.capabilities.has('VALIDATE'))
   // A provider that has nothing to check beyond its schema has nothing against the order.
   if (able === undefined) return { violations: [] }
-  const validated = await able.validate(spec, deadlineMs)
+  const validated = await able.validate(question, deadlineMs)
   if (validated === undefined)
     return { violations: [], unavailable: `the provider did not answer within ${deadlineMs} ms` }
   const violations = validated.violations.map(({ field, description }) => ({ field, description }))

@@ -1,7 +1,7 @@
 import type { Configured, Heartbeat } from '@slipway/proto/provider/v1'
 import { inTransaction } from '../store/database.js'
 import { recordConfigurationAnswer, recordInstanceHealth, type KnownProvider } from '../store/provider-facts.js'
-import { fromFailure, fromHealth, toMs } from './convert.js'
+import { fromBudgets, fromFailure, fromHealth } from './convert.js'
 import type { GatewayDeps } from './deps.js'
 
 /** Stores a change of an instance's health. */
@@ -15,12 +15,7 @@ export async function recordHeartbeatFacts(
     health: fromHealth(heartbeat.health),
     message: heartbeat.message,
     failure: heartbeat.failure === undefined ? undefined : fromFailure(heartbeat.failure),
-    budgets: heartbeat.budgets.map((budget) => ({
-      name: budget.name,
-      limit: budget.limit,
-      remaining: budget.remaining,
-      resetsInMs: toMs(budget.resetsIn),
-    })),
+    budgets: fromBudgets(heartbeat.budgets),
   }
   await inTransaction(deps.db, (tx) => recordInstanceHealth(tx, sessionId, provider, said, new Date()), 'health')
   deps.wake.signal({ kind: 'change' })

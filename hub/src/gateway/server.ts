@@ -6,7 +6,6 @@ import {
   RenewRequestSchema,
   type EnrollRequest,
   type EnrollResponse,
-  type MachineSpec,
   type RenewRequest,
   type RenewResponse,
 } from '@slipway/proto/provider/v1'
@@ -15,6 +14,7 @@ import { HealthImplementation } from 'grpc-health-check'
 import { HubError } from '../domain/error/errors.js'
 import type { GatewayDeps } from './deps.js'
 import { enroll, renew } from './enrolment.js'
+import type { OrderQuestion } from './convert.js'
 import { serviceDefinition } from './grpc-adapter.js'
 import { listen, type Listener } from './listener.js'
 import type { LiveVerdict } from './live-validator.js'
@@ -30,7 +30,7 @@ export interface Gateway {
   readonly host: string
   readonly port: number
   /** Asks a connected instance whether it would refuse an order. */
-  validate(providerId: string, spec: MachineSpec, deadlineMs: number): Promise<LiveVerdict>
+  validate(providerId: string, question: OrderQuestion, deadlineMs: number): Promise<LiveVerdict>
   /** How many sessions are open on this replica. */
   sessionCount(): number
   /** Asks all instances to move, waits for them for so long, and closes. Nothing that they hold is lost. */
@@ -62,7 +62,7 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   return {
     host: listener.host,
     port: listener.port,
-    validate: (providerId, spec, deadlineMs) => sessions.validate(providerId, spec, deadlineMs),
+    validate: (providerId, question, deadlineMs) => sessions.validate(providerId, question, deadlineMs),
     sessionCount: () => sessions.count,
     drain: async (deadlineMs) => {
       health.setStatus('', 'NOT_SERVING')

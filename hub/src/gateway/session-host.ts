@@ -1,5 +1,4 @@
 import { HubError } from '../domain/error/errors.js'
-import type { MachineSpec } from '@slipway/proto/provider/v1'
 import { liveConfigVersion } from '../store/provider-facts.js'
 import { readProviderSecrets } from '../store/provider-secrets.js'
 import { findLostClaims } from '../store/sessions.js'
@@ -7,6 +6,7 @@ import type { GatewayDeps } from './deps.js'
 import { Dispatcher } from './dispatcher.js'
 import { Heartbeats } from './heartbeats.js'
 import { OrphanCourier } from './orphan-courier.js'
+import type { OrderQuestion } from './convert.js'
 import { validateLive, type LiveVerdict } from './live-validator.js'
 import type { SessionStream } from './outbox.js'
 import { SessionRegistry } from './registry.js'
@@ -56,8 +56,8 @@ export class SessionHost {
   }
 
   /** Asks a connected instance whether it would refuse an order. */
-  validate(providerId: string, spec: MachineSpec, deadlineMs: number): Promise<LiveVerdict> {
-    return validateLive(this.#registry, providerId, spec, deadlineMs)
+  validate(providerId: string, question: OrderQuestion, deadlineMs: number): Promise<LiveVerdict> {
+    return validateLive(this.#registry, providerId, question, deadlineMs)
   }
 
   /** How many sessions are open. */

@@ -11,7 +11,6 @@ import {
   type Heartbeat,
   type HubMessage,
   type ItemRef,
-  type MachineSpec,
   type ProviderMessage,
   type Release,
   type Report,
@@ -20,7 +19,7 @@ import {
 import type { Capability, ProviderKind } from '../domain/provider/provider.js'
 import type { WorkEntry } from '../store/reports.js'
 import type { BelievedClaim } from '../store/sessions.js'
-import { fromReport, toMs } from './convert.js'
+import { fromReport, toMs, type OrderQuestion } from './convert.js'
 import type { Outbox } from './outbox.js'
 import type { WorkLog } from './work-log.js'
 
@@ -168,7 +167,7 @@ export class ProviderSession {
   }
 
   /** Asks the instance about an order. Resolves with undefined when it does not answer in time. */
-  validate(spec: MachineSpec, deadlineMs: number): Promise<Validated | undefined> {
+  validate(question: OrderQuestion, deadlineMs: number): Promise<Validated | undefined> {
     const validationId = crypto.randomUUID()
     return new Promise((resolve) => {
       const settle = (validated: Validated | undefined) => {
@@ -180,7 +179,7 @@ export class ProviderSession {
       this.#validations.set(validationId, settle)
       this.send({
         case: 'validate',
-        value: create(ValidateSchema, { validationId, spec, deadline: durationFromMs(deadlineMs) }),
+        value: create(ValidateSchema, { ...question, validationId, deadline: durationFromMs(deadlineMs) }),
       })
     })
   }

@@ -20,6 +20,9 @@ import { Listings } from './listings.js'
 import { Outbox, type SessionStream } from './outbox.js'
 import { identifyPeer } from './peer.js'
 import { recordOrphanRemoval } from './orphan-courier.js'
+import type { BudgetFacts } from '../domain/provider/provider.js'
+import { haveMoved } from './budgets.js'
+import { fromBudgets } from './convert.js'
 import { recordConfigured, recordHeartbeatFacts } from './provider-facts.js'
 import type { SessionRegistry } from './registry.js'
 import { ProviderSession } from './session.js'
@@ -48,6 +51,7 @@ export class StreamHandler {
   #opening = false
   #closed = false
   #lastHealth = ''
+  #lastBudgets: readonly BudgetFacts[] = []
 
   static readonly #sharedValidator = createValidator()
 
@@ -178,10 +182,11 @@ export class StreamHandler {
           heartbeat.message,
           heartbeat.failure?.code,
           heartbeat.failure?.message,
-          heartbeat.budgets.length > 0,
         ])
-        if (facts === this.#lastHealth) return
+        const budgets = fromBudgets(heartbeat.budgets)
+        if (facts === this.#lastHealth && !haveMoved(this.#lastBudgets, budgets)) return
         this.#lastHealth = facts
+        this.#lastBudgets = budgets
         attempt('health', recordHeartbeatFacts(deps, identity.id, provider, heartbeat))
       },
       providerMessage: (body) => {

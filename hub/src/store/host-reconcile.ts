@@ -254,6 +254,8 @@ function toRequestView(row: MachineRequestRow, neverClaimed: boolean): RequestVi
     providerId: row.provider_id,
     providerName: row.provider_name,
     state: row.state,
+    operation: row.operation,
+    reinstallWishedAt: row.reinstall_wished_at,
     desiredPresence: row.desired_presence,
     presence: row.presence,
     externalId: row.external_id,

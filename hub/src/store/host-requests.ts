@@ -1,4 +1,5 @@
 import { sql } from 'kysely'
+import type { BootstrapSecrets } from '../auth/bootstrap-secrets.js'
 import type { EventDraft, LastError, Price } from '../domain/facts.js'
 import type { HostRecord, RequestView } from '../domain/host/record.js'
 import { transitionMachine } from '../domain/machine/transitions.js'
@@ -37,12 +38,7 @@ export interface NewRequest {
 
 export interface RequestDraft {
   readonly request: NewRequest
-  readonly secrets: {
-    readonly userDataSealed: Buffer
-    readonly phoneHomeTokenHash: Buffer
-    readonly phoneHomeTokenSealed: Buffer
-    readonly phoneHomeExpiresAt: Date
-  }
+  readonly secrets: BootstrapSecrets
 }
 
 const newRequestColumns = `(

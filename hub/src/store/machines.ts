@@ -98,13 +98,14 @@ export async function deleteMachine(tx: Tx, row: MachineRow): Promise<void> {
 export async function noteMachineWish(
   tx: Tx,
   row: MachineRow,
-  wish: { readonly power?: 'ON' | 'OFF'; readonly reboot?: boolean },
+  wish: { readonly power?: 'ON' | 'OFF'; readonly reboot?: boolean; readonly rescue?: boolean },
 ): Promise<MachineRow> {
   return tx
     .updateTable('machines')
     .set({
       desired_power: wish.power ?? row.desired_power,
       reboots: wish.reboot === true ? sql<number>`reboots + 1` : row.reboots,
+      desired_rescue: wish.rescue ?? row.desired_rescue,
     })
     .where('provider_id', '=', row.provider_id)
     .where('id', '=', row.id)

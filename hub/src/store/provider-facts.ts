@@ -1,5 +1,5 @@
 import type { EventDraft, Failure } from '../domain/facts.js'
-import type { Health } from '../domain/provider/provider.js'
+import type { BudgetFacts, Health } from '../domain/provider/provider.js'
 import { mergeConditions, nextLastError } from '../domain/request/apply-report.js'
 import type { Db, Tx } from './database.js'
 import { appendEvents } from './events.js'
@@ -16,7 +16,7 @@ export interface HealthSaid {
   readonly health: Health
   readonly message: string
   readonly failure: Failure | undefined
-  readonly budgets: readonly { readonly [key: string]: string | number }[]
+  readonly budgets: readonly BudgetFacts[]
 }
 
 /** Stores how an instance is doing, and tells of the provider's health where that changes with it. The error stays until all is well. */
@@ -34,6 +34,7 @@ export async function recordInstanceHealth(
     health: said.health,
     message: said.message,
     budgets: said.budgets,
+    now,
   })
   if (recorded === undefined) return
   if (said.failure !== undefined) await keepError(tx, provider, said.failure, now)

@@ -2,7 +2,7 @@ import { sql } from 'kysely'
 import { v7 as uuid } from 'uuid'
 import type { JsonObject, Labels } from '../domain/facts.js'
 import type { OrphanPolicy } from '../domain/orphan/orphan.js'
-import type { ProviderConnection, ProviderKind } from '../domain/provider/provider.js'
+import type { ProviderConnection, ProviderKind, StoredBudget } from '../domain/provider/provider.js'
 import type { Keyring } from '../secrets/keyring.js'
 import type { Db, Tx } from './database.js'
 import { removalCondition } from './orphan-pass.js'
@@ -214,6 +214,7 @@ export interface LiveSession {
   readonly held: number
   readonly connected_at: Date
   readonly heartbeat_at: Date
+  readonly budgets: readonly Partial<StoredBudget>[]
 }
 
 /** Live sessions and offerings of some providers. */
@@ -225,7 +226,7 @@ export async function readProviderDetails(
 > {
   if (ids.length === 0) return new Map()
   const sessions = await sql<LiveSession>`
-    select s.id, s.provider_id, s.instance_id, s.instance_name, s.replica, s.sdk, s.provider_version, s.capacity, s.connected_at, s.heartbeat_at,
+    select s.id, s.provider_id, s.instance_id, s.instance_name, s.replica, s.sdk, s.provider_version, s.capacity, s.connected_at, s.heartbeat_at, s.budgets,
            (select count(*) from work_items w where w.session_id = s.id)::int as held
     from sessions s
     where s.provider_id = any(${[...ids]}::uuid[]) and s.ended_at is null and s.expires_at > clock_timestamp()

@@ -185,6 +185,8 @@ async function updateRequests(
     create_in_doubt: record.createInDoubt,
     progress: record.progress,
     reboots_done: record.rebootsDone,
+    reinstalls_done: record.reinstallsDone,
+    rescue_seen: record.rescueSeen,
     last_error: record.lastError,
     machine_id: made.get(row.id)?.id ?? row.machine_id,
     machine_name: made.get(row.id)?.name ?? row.machine_name,
@@ -195,11 +197,11 @@ async function updateRequests(
     update machine_requests r
     set state = s.state, observed_generation = s.observed_generation, external_id = s.external_id, presence = s.presence, power = s.power,
         addresses = s.addresses, attributes = s.attributes, conditions = s.conditions, create_in_doubt = s.create_in_doubt,
-        progress = s.progress, reboots_done = s.reboots_done, last_error = s.last_error, machine_id = s.machine_id,
-        machine_name = s.machine_name, provisioned_at = s.provisioned_at, gone_at = s.gone_at
+        progress = s.progress, reboots_done = s.reboots_done, reinstalls_done = s.reinstalls_done, rescue_seen = s.rescue_seen,
+        last_error = s.last_error, machine_id = s.machine_id, machine_name = s.machine_name, provisioned_at = s.provisioned_at, gone_at = s.gone_at
     from ${rowsAs(
       `s (provider_id uuid, id uuid, fence bigint, state text, observed_generation bigint, external_id text, presence text, power text,
-          addresses jsonb, attributes jsonb, conditions jsonb, create_in_doubt boolean, progress jsonb, reboots_done bigint, last_error jsonb,
+          addresses jsonb, attributes jsonb, conditions jsonb, create_in_doubt boolean, progress jsonb, reboots_done bigint, reinstalls_done bigint, rescue_seen bigint, last_error jsonb,
           machine_id uuid, machine_name text, provisioned_at timestamptz, gone_at timestamptz)`,
       rows,
     )}
@@ -279,6 +281,10 @@ async function updateBeneath(tx: Tx, requests: readonly ChangedRequest[], now: D
       attributes: record.attributes,
       reboots_done: record.rebootsDone,
       reboots: row.reboots,
+      reinstalls_done: record.reinstallsDone,
+      reinstalls: row.reinstalls,
+      desired_rescue: row.rescue !== null,
+      rescue: record.rescueSeen > 0,
       desired_power: row.desired_power,
       last_error: record.lastError,
     }
@@ -293,10 +299,11 @@ async function updateBeneath(tx: Tx, requests: readonly ChangedRequest[], now: D
   await sql`/* update-machines-beneath */
     update machines m
     set state = s.state, power = s.power, addresses = s.addresses, attributes = s.attributes, reboots_done = s.reboots_done, reboots = s.reboots,
+        reinstalls_done = s.reinstalls_done, reinstalls = s.reinstalls, desired_rescue = s.desired_rescue, rescue = s.rescue,
         desired_power = s.desired_power, last_error = s.last_error, seen_at = s.seen_at
     from ${rowsAs(
       `s (provider_id uuid, id uuid, request_id uuid, fence bigint, state text, power text, addresses jsonb, attributes jsonb,
-          reboots_done bigint, reboots bigint, desired_power text, last_error jsonb, seen_at timestamptz)`,
+          reboots_done bigint, reboots bigint, reinstalls_done bigint, reinstalls bigint, desired_rescue boolean, rescue boolean, desired_power text, last_error jsonb, seen_at timestamptz)`,
       rows,
     )}
     join work_items w on w.provider_id = s.provider_id and w.id = s.request_id and w.fence = s.fence

@@ -239,6 +239,9 @@ function toRequestRecord(row: MachineRequestRow, item: WorkItemRow): RequestReco
     createInDoubt: row.create_in_doubt,
     progress: row.progress,
     rebootsDone: row.reboots_done,
+    reinstalls: row.reinstalls,
+    reinstallsDone: row.reinstalls_done,
+    rescueSeen: row.rescue_seen,
     lastError: row.last_error,
     attempt: item.attempt,
   }

@@ -1,5 +1,5 @@
 import { sql } from 'kysely'
-import type { Capability, Health } from '../domain/provider/provider.js'
+import type { BudgetFacts, Capability, Health, StoredBudget } from '../domain/provider/provider.js'
 import type { Db, Tx } from './database.js'
 import type { ProviderRow } from './tables.js'
 
@@ -203,11 +203,12 @@ export async function findLostClaims(db: Db, believed: readonly BelievedClaim[])
 }
 
 export interface HealthReport {
+  readonly now: Date
   readonly sessionId: string
   readonly providerId: string
   readonly health: Health
   readonly message: string
-  readonly budgets: readonly { readonly [key: string]: string | number }[]
+  readonly budgets: readonly BudgetFacts[]
 }
 
 /** Stores how an instance is doing. Returns the provider's health before and after: as good as its best live instance. */
@@ -215,9 +216,13 @@ export async function recordHealth(
   tx: Tx,
   report: HealthReport,
 ): Promise<{ readonly before: Health; readonly after: Health } | undefined> {
+  const stored: readonly StoredBudget[] = report.budgets.map((budget) => ({
+    ...budget,
+    toldAt: report.now.toISOString(),
+  }))
   await tx
     .updateTable('sessions')
-    .set({ health: report.health, health_message: report.message, budgets: JSON.stringify(report.budgets) })
+    .set({ health: report.health, health_message: report.message, budgets: JSON.stringify(stored) })
     .where('id', '=', report.sessionId)
     .where('ended_at', 'is', null)
     .execute()

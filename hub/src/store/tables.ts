@@ -22,8 +22,8 @@ import type {
 } from '../domain/host/host.js'
 import type { MachineOperation, MachineState } from '../domain/machine/machine.js'
 import type { KeepReason, OrphanMode } from '../domain/orphan/orphan.js'
-import type { Capability, Health, ProviderConnection, ProviderKind } from '../domain/provider/provider.js'
-import type { Presence, RequestOperation, RequestSpec, RequestState } from '../domain/request/request.js'
+import type { Capability, Health, ProviderConnection, ProviderKind, StoredBudget } from '../domain/provider/provider.js'
+import type { Presence, RequestOperation, RequestSpec, RequestState, RescueWish } from '../domain/request/request.js'
 
 // The columns of every table, as migrations leave them. bigint columns are read as numbers (none comes near 2^53).
 
@@ -143,7 +143,7 @@ export interface SessionsTable {
   capacity: Generated<number>
   health: Generated<Health>
   health_message: Generated<string>
-  budgets: JsonbDefault<readonly JsonObject[]>
+  budgets: JsonbDefault<readonly Partial<StoredBudget>[]>
   connected_at: TimeDefault
   heartbeat_at: TimeDefault
   expires_at: Date
@@ -245,6 +245,12 @@ export interface MachineRequestsTable {
   desired_power: Generated<PowerState>
   reboots: Generated<number>
   reboots_done: Generated<number>
+  reinstalls: Generated<number>
+  reinstalls_done: Generated<number>
+  reinstall_wished_at: Date | null
+  rescue: ColumnType<RescueWish | null, string | null | undefined, string | null>
+  rescue_revision: Generated<number>
+  rescue_seen: Generated<number>
   operation: Generated<RequestOperation>
   operation_generation: Generated<number>
   generation: Generated<number>
@@ -298,6 +304,10 @@ export interface MachinesTable {
   desired_power: PowerState | null
   reboots: Generated<number>
   reboots_done: Generated<number>
+  reinstalls: Generated<number>
+  reinstalls_done: Generated<number>
+  desired_rescue: Generated<boolean>
+  rescue: Generated<boolean>
   operation: MachineOperation | null
   operation_generation: Generated<number>
   generation: Generated<number>

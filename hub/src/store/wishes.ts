@@ -1,7 +1,7 @@
 import { sql } from 'kysely'
-import type { LastError, PowerState } from '../domain/facts.js'
+import type { JsonObject, LastError, PowerState } from '../domain/facts.js'
 import type { MachineOperation, MachineState } from '../domain/machine/machine.js'
-import type { RequestOperation, RequestState } from '../domain/request/request.js'
+import type { RequestOperation, RequestState, RescueWish } from '../domain/request/request.js'
 import type { Tx } from './database.js'
 import type { ItemKind } from './tables.js'
 
@@ -13,10 +13,14 @@ export interface ItemKey {
 }
 
 export interface RequestWish {
-  readonly operation?: RequestOperation
+  readonly operation?: Exclude<RequestOperation, 'REINSTALL'>
   readonly power?: PowerState
   /** One more reboot. */
   readonly reboot?: boolean
+  /** One more reinstall, by this data. It takes the place of one that is under way, and ends the rescue system. */
+  readonly reinstall?: { readonly providerData: JsonObject }
+  /** Null: its own system. */
+  readonly rescue?: Omit<RescueWish, 'revision'> | null
   /** Where the request's life goes on with it. */
   readonly state?: RequestState
   readonly lastError?: LastError
@@ -68,6 +72,19 @@ export async function wishRequest(tx: Tx, request: ItemKey, wish: RequestWish): 
         operation_generation: sql`operation_generation + (operation <> ${wish.operation})::int`,
         desired_presence: wish.operation === 'PROVISION' ? ('PRESENT' as const) : ('ABSENT' as const),
       }),
+      ...(wish.reinstall !== undefined && {
+        operation: 'REINSTALL' as const,
+        operation_generation: sql`operation_generation + 1`,
+        reinstalls: sql<number>`reinstalls + 1`,
+        reinstall_wished_at: sql<Date>`clock_timestamp()`,
+        spec: sql<string>`jsonb_set(spec, '{providerData}', ${JSON.stringify(wish.reinstall.providerData)}::jsonb)`,
+        provisioned_at: null,
+        phoned_home_at: null,
+        progress: null,
+        last_error: null,
+        rescue: null,
+      }),
+      ...(wish.rescue !== undefined && rescueColumns(wish.rescue)),
       ...(wish.power !== undefined && { desired_power: wish.power }),
       ...(wish.reboot === true && { reboots: sql<number>`reboots + 1` }),
       ...(wish.state !== undefined && { state: wish.state }),
@@ -76,6 +93,14 @@ export async function wishRequest(tx: Tx, request: ItemKey, wish: RequestWish): 
     .where('provider_id', '=', request.providerId)
     .where('id', '=', request.id)
     .execute()
+}
+
+function rescueColumns(wish: Omit<RescueWish, 'revision'> | null) {
+  if (wish === null) return { rescue: null }
+  return {
+    rescue_revision: sql<number>`rescue_revision + 1`,
+    rescue: sql<string>`${JSON.stringify(wish)}::jsonb || jsonb_build_object('revision', rescue_revision + 1)`,
+  }
 }
 
 /** Changes what is wished of a static machine that has no host. Makes its work item where it has none. Wake `{kind: 'work'}` after the commit. */

@@ -1,4 +1,4 @@
-import { ProviderError, type Context, type WorkContext } from '@slipway/sdk'
+import { ProviderError, type Context, type RateBudgetState, type WorkContext } from '@slipway/sdk'
 import { Actions } from './api/actions.js'
 import { answer, answerIfAny, Api } from './api/client.js'
 import { isApiError } from './api/errors.js'
@@ -100,6 +100,11 @@ export class Cloud {
 export class Clouds {
   readonly #budget = new RateBudget()
   readonly #open = new WeakMap<Config, Cloud>()
+
+  /** As the answers of the API tell of it. */
+  get rateBudget(): RateBudgetState {
+    return { name: 'api', ...this.#budget.state }
+  }
 
   for({ config, credentials, log }: Ctx): Cloud {
     const known = this.#open.get(config)

@@ -194,7 +194,7 @@ async function volumeAttached(context: Work, cloud: Cloud, id: number, server: n
 }
 
 /** Backups and protection, where they are wanted and not there yet. */
-async function setUp(context: Work, cloud: Cloud, { data }: Spec, id: number): Promise<void> {
+export async function setUp(context: Work, cloud: Cloud, { data }: Spec, id: number): Promise<void> {
   if (!data.backups && !data.protected) return
   const { signal } = context
   const client = cloud.api.as('normal')

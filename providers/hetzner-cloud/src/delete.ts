@@ -5,6 +5,7 @@ import type { PrimaryIp, Server, Volume } from './api/types.js'
 import type { Cloud, Work } from './cloud.js'
 import { ownershipKeyOf, selectorOf } from './labels.js'
 import { primaryIpsKept, primaryIpsOf } from './observed.js'
+import { removeRescueKeys } from './rescue.js'
 
 const pace = { initialDelayMs: 500, maxDelayMs: 5_000 }
 
@@ -21,6 +22,7 @@ export async function deleteMachine(context: Work, cloud: Cloud, machine: Doomed
     // Once the server is gone, nothing but this says what its addresses were.
     await context.report({ attributes: { ...context.last.attributes, primaryIps: [...addresses] } })
   for (const server of servers) await deleteServer(context, cloud, server)
+  for (const { id } of servers) await removeRescueKeys(context, cloud, id)
   for await (const volume of volumesOf(context, cloud, machine.ownershipKey)) await deleteVolume(context, cloud, volume)
   for (const id of addresses) await deleteAddress(context, cloud, id, servers)
 }

@@ -1,7 +1,7 @@
 import type { MachineSpec, Violation } from '@slipway/sdk'
-import type { Image, Location, PrimaryIp, ServerOrder, ServerType } from './api/types.js'
+import type { Image, Location, PrimaryIp, Server, ServerOrder, ServerType } from './api/types.js'
 import type { Kind, Offer } from './catalogue.js'
-import type { Cloud } from './cloud.js'
+import type { Cloud, Ctx } from './cloud.js'
 import type { Config, Data, Reference } from './config.js'
 import { labelProblem, serverLabels } from './labels.js'
 import { isRetired, locationsOf, successorOf } from './offerings.js'
@@ -20,6 +20,41 @@ export async function planServer(cloud: Cloud, config: Config, spec: Spec, signa
   const planner = new Planner(cloud, config, spec, signal)
   const order = await planner.order()
   return planner.violations.length > 0 ? { violations: planner.violations } : { order }
+}
+
+/** What a server is to be rebuilt from, or what is wrong with it. */
+export type PlannedRebuild = { readonly image: string } | { readonly violations: readonly Violation[] }
+
+/** What a rebuild leaves as it was when the server was made. */
+const kept = [
+  'sshKeys',
+  'networks',
+  'firewalls',
+  'placementGroup',
+  'ipv4',
+  'ipv6',
+  'volumes',
+  'backups',
+  'labels',
+] as const
+
+/**
+ * Checks an order to rebuild a server against the server as it is. Whether its type can still be had is no matter. It changes nothing.
+ *
+ * @param before what the server was made with, where that is known.
+ */
+export async function planRebuild(
+  cloud: Cloud,
+  { config, signal }: Pick<Ctx, 'config' | 'signal'>,
+  spec: Spec,
+  server: Server,
+  before?: Data,
+): Promise<PlannedRebuild> {
+  const planner = new Planner(cloud, config, spec, signal)
+  const image = await planner.rebuild(server, before)
+  return planner.violations.length > 0 || image === undefined
+    ? { violations: planner.violations }
+    : { image: String(image.id) }
 }
 
 class Planner {
@@ -72,6 +107,23 @@ class Planner {
       // What comes with it is there at its first boot.
       start_after_create: data.volumes.length === 0,
     }
+  }
+
+  /** The image of an order to rebuild a server. */
+  async rebuild(server: Server, before: Data | undefined): Promise<Image | undefined> {
+    const { data, bootstrap } = this.#spec
+    // Its disk is what it was made with, which may be smaller than what its type has by now.
+    const image = await this.#image({ ...server.server_type, disk: server.primary_disk_size })
+    for (const field of kept) {
+      if (before === undefined || JSON.stringify(before[field]) === JSON.stringify(data[field])) continue
+      this.#refuseData(
+        field,
+        'stays as it was when the server was made: leave it out, or release the host and order anew',
+      )
+    }
+    const userData = userDataProblem(bootstrap)
+    if (userData !== undefined) this.#refuse('bootstrap.user_data', userData)
+    return image
   }
 
   #refuse(field: string, description: string): void {

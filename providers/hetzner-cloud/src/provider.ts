@@ -10,6 +10,8 @@ import { observedOf } from './observed.js'
 import { locationsOf, offeringsOf } from './offerings.js'
 import { planServer } from './order.js'
 import { switchPower } from './power.js'
+import { reinstallServer, reinstallViolations } from './reinstall.js'
+import { switchRescue } from './rescue.js'
 import type { Settings } from './settings.js'
 
 /** Work on one item is waiting for the most part. */
@@ -30,8 +32,12 @@ export function hetznerCloudProvider(settings: Settings): DynamicDefinition<Conf
     capacity: itemsAtOnce,
     ...settings,
 
+    rateBudgets: () => [clouds.rateBudget],
     check: (context) => check(context, clouds, settings),
-    validate: (context, spec) => validate(context, clouds, spec),
+    validate: (context, spec, reinstall) =>
+      reinstall === undefined
+        ? validate(context, clouds, spec)
+        : reinstallViolations(context, clouds.for(context), spec, { ...reinstall, id: idOf(reinstall.externalId) }),
     async offerings(context) {
       const offer = await clouds.for(context).catalogue.offer(context.signal)
       return offeringsOf(offer, context.config, Date.now())
@@ -44,6 +50,8 @@ export function hetznerCloudProvider(settings: Settings): DynamicDefinition<Conf
     delete: (context, machine) => deleteMachine(context, clouds.for(context), machine),
     list: (context) => listOwned(clouds.for(context), context.signal),
     power: (context, externalId, wish) => switchPower(context, clouds.for(context), idOf(externalId), wish),
+    reinstall: (context, { externalId }, spec) => reinstallServer(context, clouds.for(context), idOf(externalId), spec),
+    rescue: (context, externalId, wish) => switchRescue(context, clouds.for(context), idOf(externalId), wish),
   }
 }
 

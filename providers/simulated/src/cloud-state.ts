@@ -1,7 +1,7 @@
-import type { DoneAtMs, Fact, Line, PowerOrder, ServerCreated, Stamp } from './facts.js'
+import type { BootPlan, DoneAtMs, Fact, Line, PowerOrder, ServerCreated, ServerReinstalled, Stamp } from './facts.js'
 import { applyCommon, initialWorldState, type PendingBoot, type WorldRules, type WorldState } from './world.js'
 
-export type ServerStatus = 'creating' | 'failed' | 'running' | 'off' | 'deleting'
+export type ServerStatus = 'creating' | 'reinstalling' | 'failed' | 'running' | 'off' | 'deleting'
 
 /** Power as it was last ordered. `doneAtMs` null: the order is stuck. */
 export interface PowerChange {
@@ -17,6 +17,10 @@ export interface Server {
   runningAtMs: DoneAtMs
   creationStartedAtMs: number
   power: PowerChange | undefined
+  /** The system that was put on it last, where it is not the one that it was created with. */
+  system: (ServerReinstalled & Stamp) | undefined
+  reinstalls: number
+  rescue: boolean
   deletion: { readonly startedAtMs: number; readonly goneAtMs: DoneAtMs } | undefined
   vanishedAtMs: number | undefined
   phonedHome: { readonly atMs: number; readonly tries: number } | undefined
@@ -46,8 +50,19 @@ export function isLive(server: Server, nowMs: number): boolean {
 export function statusOf(server: Server, nowMs: number): ServerStatus {
   if (server.deletion !== undefined) return 'deleting'
   if (!isOver(server.runningAtMs, nowMs)) return 'creating'
-  if (server.created.failure !== undefined) return 'failed'
+  if (server.system !== undefined && !isOver(server.system.installedAtMs, nowMs)) return 'reinstalling'
+  if (failureOf(server) !== undefined) return 'failed'
   return powerOf(server.power, 'on', nowMs) === 'on' ? 'running' : 'off'
+}
+
+/** Why the system that is on a server does not run; `undefined`: it does. */
+export function failureOf({ system, created }: Server): string | undefined {
+  return system === undefined ? created.failure : system.failure
+}
+
+/** The first boot of the system that is on a server. */
+export function bootOf({ system, created }: Server): BootPlan | undefined {
+  return system === undefined ? created.boot : system.boot
 }
 
 /** Power at a moment, given the last order and what it was without one. */
@@ -97,10 +112,11 @@ export const cloudRules: WorldRules<CloudState> = {
   },
   *pendingBoots(state, nowMs): Iterable<PendingBoot> {
     for (const server of state.boots.values()) {
-      const { id, boot, addresses, by } = server.created
+      const { id, addresses, by } = server.created
+      const boot = bootOf(server)
       const dueAtMs = bootDueAtMs(server)
       if (boot === undefined || dueAtMs === undefined || !isLive(server, nowMs)) continue
-      yield { id, plan: boot, addresses, dueAtMs, by }
+      yield { id, plan: boot, addresses, dueAtMs, by: server.system?.by ?? by }
     }
   },
   phonedHome: (boot, tries) => ({ fact: 'server.phoned-home', id: boot.id, bootId: boot.plan.bootId, tries }),
@@ -129,8 +145,18 @@ function apply(state: CloudState, line: Line): void {
     case 'server.powered': {
       const was = powerOf(server.power, 'on', line.atMs)
       server.power = { was, wish: line.wish, startedAtMs: line.atMs, doneAtMs: line.doneAtMs }
+      // What starts anew starts its own system.
+      if (line.wish !== 'on') server.rescue = false
       break
     }
+    case 'server.rescued': {
+      const was = powerOf(server.power, 'on', line.atMs)
+      if (was === 'on') server.power = { was, wish: 'reboot', startedAtMs: line.atMs, doneAtMs: line.doneAtMs }
+      server.rescue = line.enabled
+      break
+    }
+    case 'server.reinstalled':
+      return reinstall(state, server, line)
     case 'server.vanished':
       server.vanishedAtMs ??= line.atMs
       state.vanishing.delete(server)
@@ -151,6 +177,9 @@ function addServer(state: CloudState, line: ServerCreated & Stamp): void {
     runningAtMs: line.runningAtMs,
     creationStartedAtMs: line.atMs,
     power: undefined,
+    system: undefined,
+    reinstalls: 0,
+    rescue: false,
     deletion: undefined,
     vanishedAtMs: undefined,
     phonedHome: undefined,
@@ -160,6 +189,17 @@ function addServer(state: CloudState, line: ServerCreated & Stamp): void {
   if (line.boot !== undefined && !line.boot.silent && line.failure === undefined)
     state.boots.set(line.boot.bootId, server)
   if (line.vanishAfterMs !== undefined) state.vanishing.add(server)
+}
+
+function reinstall(state: CloudState, server: Server, line: ServerReinstalled & Stamp): void {
+  endBoot(state, server)
+  server.system = line
+  server.reinstalls += 1
+  server.rescue = false
+  server.phonedHome = undefined
+  server.power = { was: 'on', wish: 'on', startedAtMs: line.atMs, doneAtMs: line.installedAtMs }
+  if (line.boot !== undefined && !line.boot.silent && line.failure === undefined)
+    state.boots.set(line.boot.bootId, server)
 }
 
 function forgetGone(state: CloudState, nowMs: number): void {
@@ -172,7 +212,8 @@ function forgetGone(state: CloudState, nowMs: number): void {
 }
 
 function endBoot(state: CloudState, server: Server): void {
-  if (server.created.boot !== undefined) state.boots.delete(server.created.boot.bootId)
+  const boot = bootOf(server)
+  if (boot !== undefined) state.boots.delete(boot.bootId)
 }
 
 function vanishesAtMs(server: Server): number {
@@ -181,10 +222,13 @@ function vanishesAtMs(server: Server): number {
 }
 
 /** When a server's first boot is through; `undefined`: not with its power as it is. */
-function bootDueAtMs({ created, runningAtMs, power }: Server): number | undefined {
-  if (created.boot === undefined || runningAtMs === null) return undefined
-  const onSinceMs = onSince(power, runningAtMs)
-  return onSinceMs === undefined ? undefined : onSinceMs + created.boot.durationMs
+function bootDueAtMs(server: Server): number | undefined {
+  const { runningAtMs, power, system, rescue } = server
+  const boot = bootOf(server)
+  const madeAtMs = system === undefined ? runningAtMs : system.installedAtMs
+  if (boot === undefined || madeAtMs === null || rescue) return undefined
+  const onSinceMs = onSince(power, madeAtMs)
+  return onSinceMs === undefined ? undefined : onSinceMs + boot.durationMs
 }
 
 /** Since when something is on that was made at a moment; `undefined`: it is off, or on its way there. */

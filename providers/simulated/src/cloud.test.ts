@@ -57,6 +57,64 @@ void t.test('a server is created, runs, is switched and is gone', async (t) => {
   t.equal(world.ledger.state.servers.size, 1)
 })
 
+void t.test('a server is given a new system, and stays', async (t) => {
+  const { cloud, clock, world } = openCloud(tempDir(t))
+  const id = await cloud.createServer(serverOrder('a', { boot }), signal)
+  await t.rejects(cloud.reinstallServer(id, { mark: 1, image: 'debian-12' }, signal), { code: 'conflict' }, 'not yet')
+  clock.nowMs += 1_000
+  const addresses = (await cloud.getServer(id, signal))?.addresses
+  await t.rejects(cloud.reinstallServer(id, { mark: 1, image: 'plan9' }, signal), { code: 'invalid' })
+  await cloud.reinstallServer(
+    id,
+    { mark: 1, image: 'debian-12', boot: { ...boot, token: 'another-token-012345' } },
+    signal,
+  )
+  t.match(await cloud.getServer(id, signal), {
+    status: 'reinstalling',
+    mark: 1,
+    action: { kind: 'reinstall', isRunning: true },
+  })
+  await t.rejects(
+    cloud.reinstallServer(id, { mark: 2, image: 'debian-12' }, signal),
+    { code: 'conflict' },
+    'one at a time',
+  )
+  clock.nowMs += 1_000
+  t.match(await cloud.getServer(id, signal), { id, status: 'running', power: 'on', image: 'debian-12', addresses })
+  const [pending, ...others] = cloudRules.pendingBoots(world.settled(), clock.nowMs)
+  t.equal(others.length, 0, 'the boot of the system that is not there any more is not awaited')
+  t.equal(world.readSecret(pending?.plan.bootId ?? ''), 'another-token-012345')
+
+  await cloud.reinstallServer(id, { mark: 2, image: 'debian-13', simulate: 'fail' }, signal)
+  clock.nowMs += 1_000
+  t.match(await cloud.getServer(id, signal), {
+    status: 'failed',
+    action: { failure: 'the image could not be written' },
+  })
+  await cloud.reinstallServer(id, { mark: 2, image: 'debian-13', simulate: 'fail' }, signal)
+  clock.nowMs += 1_000
+  t.match(await cloud.getServer(id, signal), { status: 'running', mark: 2 }, 'what failed once can be done again')
+  t.match(readWorld(world.dir).servers, [{ reinstalls: 3, mark: 2, ownershipKey: 'hub/a' }])
+})
+
+void t.test('a rescue system lasts until the server starts anew', async (t) => {
+  const { cloud, clock, world } = openCloud(tempDir(t))
+  const id = await cloud.createServer(serverOrder('a'), signal)
+  clock.nowMs += 1_000
+  const rescue = () => readWorld(world.dir).servers[0]?.rescue
+  await cloud.rescueServer(id, ['ops'], signal)
+  t.match(await cloud.getServer(id, signal), { action: { kind: 'power', isRunning: true } }, 'it is restarted')
+  t.equal(rescue(), true)
+  clock.nowMs += 1_000
+  await cloud.powerServer(id, 'reboot', signal)
+  t.equal(rescue(), false)
+  clock.nowMs += 1_000
+  await cloud.rescueServer(id, ['ops'], signal)
+  clock.nowMs += 1_000
+  await cloud.rescueServer(id, undefined, signal)
+  t.equal(rescue(), false)
+})
+
 void t.test('what can be had follows from capacity, quota and types', async (t) => {
   const { cloud, clock } = openCloud(tempDir(t), {
     types: [

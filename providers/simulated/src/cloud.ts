@@ -1,19 +1,12 @@
 import { ApiGate, refused, type Caller } from './api-gate.js'
-import {
-  countLive,
-  findLive,
-  isLive,
-  isOver,
-  powerOf,
-  statusOf,
-  type CloudState,
-  type Server,
-  type ServerStatus,
-} from './cloud-state.js'
+import { bootOf, countLive, findLive, isLive, isOver, statusOf, type CloudState } from './cloud-state.js'
 import type { CloudConfig, CloudSimulation, ServerType } from './config.js'
 import type { Dice } from './dice.js'
 import type { BootPlan, Fact, PowerOrder, ServerCreated } from './facts.js'
+import { listPage, viewOf, type ServerView } from './cloud-view.js'
 import { newId, type World } from './world.js'
+
+export type { ServerView } from './cloud-view.js'
 
 /** What to create. */
 export interface ServerOrder {
@@ -36,27 +29,13 @@ interface NewServer {
   readonly simulate: CloudSimulation | undefined
 }
 
-/** A server as the API shows it. */
-export interface ServerView {
-  readonly id: string
-  readonly name: string
-  readonly ownershipKey: string
-  readonly type: string
-  readonly location: string
+/** A new system for a server. */
+export interface SystemOrder {
+  /** Kept on the server, so that it can be told which of its caller's orders it was that came last. */
+  readonly mark: number
   readonly image: string
-  readonly labels: Readonly<Record<string, string>>
-  readonly status: ServerStatus
-  /** Absent while it is created. */
-  readonly power?: 'on' | 'off'
-  readonly addresses: readonly string[]
-  readonly createdAtMs: number
-  /** The latest piece of work on it. */
-  readonly action: {
-    readonly kind: 'create' | 'delete' | 'power'
-    readonly isRunning: boolean
-    readonly runsForMs: number
-    readonly failure?: string
-  }
+  readonly boot?: ServerOrder['boot']
+  readonly simulate?: CloudSimulation
 }
 
 export interface TypeView {
@@ -154,7 +133,8 @@ export class Cloud {
     try {
       await this.#gate.write(write, signal, decide)
     } finally {
-      this.#world.dropSecret(this.#world.ledger.state.servers.get(id)?.created.boot?.bootId)
+      const server = this.#world.ledger.state.servers.get(id)
+      if (server !== undefined) this.#world.dropSecret(bootOf(server)?.bootId)
     }
   }
 
@@ -169,6 +149,62 @@ export class Cloud {
       const isStuck = server.power?.doneAtMs !== null && this.#sticks(dice, false)
       const doneAtMs = isStuck ? null : nowMs + dice.duration('power', this.#config.powerDuration)
       return { fact: 'server.powered', id, wish, doneAtMs }
+    })
+  }
+
+  /** Starts to put a new system on a server. Asked again, it starts anew, whatever it had begun before. */
+  async reinstallServer(id: string, order: SystemOrder, signal: AbortSignal): Promise<void> {
+    const bootId = order.boot === undefined ? undefined : newId('boot')
+    const before = this.#world.ledger.state.servers.get(id)
+    if (order.boot !== undefined && bootId !== undefined) this.#world.keepSecret(bootId, order.boot.token)
+    const { simulate } = order
+    const write = {
+      call: 'reinstall',
+      subject: `${id}#${order.mark}`,
+      latency: this.#config.latency.power,
+      simulate: () => simulate,
+    }
+    try {
+      await this.#gate.write(write, signal, (state, nowMs, dice): Fact => {
+        const server = state.servers.get(id)
+        if (server === undefined || !isLive(server, nowMs)) return notFound(id)
+        const { images, createDuration, faults } = this.#config
+        if (!images.includes(order.image))
+          return refused('invalid', `there is no image ${order.image}; there are ${images.join(', ')}`)
+        const status = statusOf(server, nowMs)
+        const isStuck = server.system?.installedAtMs === null
+        if (status === 'deleting' || status === 'creating' || (status === 'reinstalling' && !isStuck))
+          return refused('conflict', `server ${id} is ${status}`)
+        const isAgain = server.system?.mark === order.mark
+        const sticks = !isAgain && this.#sticks(dice, simulate === 'stuck')
+        const fails = !isAgain && (simulate === 'fail' || dice.happens('fail', faults.createFailRate))
+        const boot = this.#bootPlan(dice, order, bootId, simulate)
+        return {
+          fact: 'server.reinstalled',
+          id,
+          mark: order.mark,
+          image: order.image,
+          installedAtMs: sticks ? null : nowMs + dice.duration('create', createDuration),
+          ...(fails && { failure: 'the image could not be written' }),
+          ...(boot !== undefined && { boot }),
+        }
+      })
+    } finally {
+      this.#world.dropSecret(bootId)
+      if (before !== undefined) this.#world.dropSecret(bootOf(before)?.bootId)
+    }
+  }
+
+  /** Restarts a server into its rescue system, or into its own. */
+  async rescueServer(id: string, keys: readonly string[] | undefined, signal: AbortSignal): Promise<void> {
+    const write = { call: 'rescue', subject: id, latency: this.#config.latency.power, simulate: simulationOf(id) }
+    await this.#gate.write(write, signal, (state, nowMs, dice): Fact => {
+      const server = state.servers.get(id)
+      if (server === undefined || !isLive(server, nowMs)) return notFound(id)
+      const status = statusOf(server, nowMs)
+      if (status !== 'running' && status !== 'off') return refused('conflict', `server ${id} is ${status}`)
+      const doneAtMs = nowMs + dice.duration('power', this.#config.powerDuration)
+      return { fact: 'server.rescued', id, enabled: keys !== undefined, keys: keys ?? [], doneAtMs }
     })
   }
 
@@ -261,7 +297,7 @@ export class Cloud {
 
   #bootPlan(
     dice: Dice,
-    { boot }: ServerOrder,
+    { boot }: { readonly boot?: ServerOrder['boot'] | undefined },
     bootId: string | undefined,
     simulate: CloudSimulation | undefined,
   ): BootPlan | undefined {
@@ -303,56 +339,6 @@ export class Cloud {
   #hostSimulation({ boot }: ServerOrder): CloudSimulation | undefined {
     return boot === undefined ? undefined : this.#config.simulate[boot.hostname]
   }
-}
-
-function viewOf(server: Server, nowMs: number): ServerView {
-  const { id, name, ownershipKey, type, location, image, labels, addresses, atMs } = server.created
-  const status = statusOf(server, nowMs)
-  return {
-    id,
-    name,
-    ownershipKey,
-    type,
-    location,
-    image,
-    labels,
-    status,
-    ...(status !== 'creating' && { power: status === 'failed' ? 'off' : powerOf(server.power, 'on', nowMs) }),
-    addresses: status === 'creating' ? [] : addresses,
-    createdAtMs: atMs,
-    action: actionOf(server, nowMs),
-  }
-}
-
-function actionOf(server: Server, nowMs: number): ServerView['action'] {
-  const { deletion, power, created } = server
-  if (deletion !== undefined) return { kind: 'delete', isRunning: true, runsForMs: nowMs - deletion.startedAtMs }
-  if (power !== undefined)
-    return { kind: 'power', isRunning: !isOver(power.doneAtMs, nowMs), runsForMs: nowMs - power.startedAtMs }
-  const isRunning = !isOver(server.runningAtMs, nowMs)
-  const failure = isRunning ? undefined : created.failure
-  const runsForMs = nowMs - server.creationStartedAtMs
-  return { kind: 'create', isRunning, runsForMs, ...(failure !== undefined && { failure }) }
-}
-
-/** Pages go by the number of the line that created a server, so that nothing is lost or doubled while others come and go. */
-function listPage(
-  state: CloudState,
-  nowMs: number,
-  filter: { readonly ownershipKey?: string; readonly name?: string },
-  after: number,
-  pageSize: number,
-): { readonly servers: readonly ServerView[]; readonly next: number | undefined } {
-  const servers: ServerView[] = []
-  for (const server of state.live.values()) {
-    const { seq, ownershipKey, name, listedAtMs } = server.created
-    if (seq <= after || listedAtMs > nowMs || !isLive(server, nowMs)) continue
-    if (ownershipKey !== (filter.ownershipKey ?? ownershipKey) || name !== (filter.name ?? name)) continue
-    // One more than fits: there is another page, from the last one that did fit.
-    if (servers.length === pageSize) return { servers, next: state.servers.get(servers.at(-1)?.id ?? '')?.created.seq }
-    servers.push(viewOf(server, nowMs))
-  }
-  return { servers, next: undefined }
 }
 
 function simulationOf(id: string) {

@@ -91,6 +91,26 @@ interface ServerPowered {
   readonly doneAtMs: DoneAtMs
 }
 
+/** A new system is put on a server. `mark`: which reinstall it was for, in its caller's own count. */
+export interface ServerReinstalled {
+  readonly fact: 'server.reinstalled'
+  readonly id: string
+  readonly mark: number
+  readonly image: string
+  readonly installedAtMs: DoneAtMs
+  readonly failure?: string
+  readonly boot?: BootPlan
+}
+
+/** A server is restarted into its rescue system, with these keys, or into its own. */
+interface ServerRescued {
+  readonly fact: 'server.rescued'
+  readonly id: string
+  readonly enabled: boolean
+  readonly keys: readonly string[]
+  readonly doneAtMs: DoneAtMs
+}
+
 interface ServerVanished {
   readonly fact: 'server.vanished'
   readonly id: string
@@ -114,6 +134,8 @@ export interface MachineProvisioned {
   readonly fact: 'machine.provisioned'
   readonly serial: string
   readonly binding: string
+  /** Which system of that host's it is, in the order in which they are put on. Absent: its first. */
+  readonly mark?: number
   readonly host: string
   readonly image: string
   readonly installedAtMs: DoneAtMs
@@ -182,6 +204,8 @@ export type Fact =
   | ServerRetried
   | ServerDeleted
   | ServerPowered
+  | ServerReinstalled
+  | ServerRescued
   | ServerVanished
   | ServerPhonedHome
   | MachinePowered

@@ -6,6 +6,7 @@ import {
   type ObservedMachine,
   type Offering,
   type OwnedMachine,
+  type RescueWish,
   type Violation,
   type WorkContext,
 } from '@slipway/sdk'
@@ -60,7 +61,8 @@ export function cloudProvider(
       worlds.open(settings.worldFor(context.config.world), context.log).noteConfig(context.config)
       await cloudFor(context).listTypes(context.signal)
     },
-    async validate(context, spec) {
+    async validate(context, spec, reinstall) {
+      if (reinstall !== undefined) return imageViolations(context.config, spec)
       return violationsOf(await cloudFor(context).listTypes(context.signal), context.config, spec)
     },
     async offerings(context) {
@@ -77,6 +79,8 @@ export function cloudProvider(
         if (server.ownershipKey !== '') yield ownedOf(server)
     },
     power: (context, externalId, wish) => powerServer(context, cloudFor(context), externalId, wish),
+    reinstall: (context, machine, spec) => reinstallServer(context, cloudFor(context), machine, spec),
+    rescue: (context, externalId, wish) => rescueServer(context, cloudFor(context), externalId, wish),
   }
 }
 
@@ -173,13 +177,57 @@ async function deleteServers(
 
 async function powerServer(context: Work, cloud: Cloud, id: string, wish: 'on' | 'off' | 'reboot'): Promise<void> {
   await cloud.powerServer(id, wish, context.signal)
+  await powerIsSwitched(context, cloud, id, `power ${wish}`)
+}
+
+async function powerIsSwitched(context: Work, cloud: Cloud, id: string, what: string): Promise<void> {
   const isDone = async (signal: AbortSignal) => {
     const server = await cloud.getServer(id, signal)
     if (server === undefined) throw vanished(id)
     return server.action.isRunning ? undefined : true
   }
   const { actionTimeoutMs } = context.config
-  await context.poll(isDone, { ...pollPace, timeoutMs: actionTimeoutMs, what: `power ${wish} of server ${id}` })
+  await context.poll(isDone, { ...pollPace, timeoutMs: actionTimeoutMs, what: `${what} of server ${id}` })
+}
+
+async function reinstallServer(
+  context: Work,
+  cloud: Cloud,
+  { externalId: id, reinstall: mark }: { readonly externalId: string; readonly reinstall: number },
+  spec: MachineSpec<CloudData>,
+): Promise<ObservedMachine> {
+  const { image, boot, simulate } = orderOf(spec)
+  const order = { mark, image, ...(boot !== undefined && { boot }), ...(simulate !== undefined && { simulate }) }
+  await context.step('reinstall-server', {
+    find: async (signal) => ((await cloud.getServer(id, signal))?.mark === mark ? { mark } : undefined),
+    run: async (signal) => {
+      await cloud.reinstallServer(id, order, signal)
+      return { mark }
+    },
+  })
+  const { actionTimeoutMs } = context.config
+  const before = (await cloud.getServer(id, context.signal))?.action
+  const isStuck = before?.isRunning === true && before.runsForMs > actionTimeoutMs
+  if (before?.kind === 'reinstall' && (isStuck || before.failure !== undefined)) {
+    context.progress('the reinstall went wrong; starting it anew', 30)
+    await cloud.reinstallServer(id, order, context.signal)
+  }
+  context.progress(`waiting for server ${id} to run ${image}`, 50)
+  const server = await context.poll(
+    async (signal) => {
+      const seen = await cloud.getServer(id, signal)
+      if (seen === undefined) throw vanished(id)
+      if (seen.status === 'failed') throw reinstallFailed(id, seen.action.failure ?? 'it does not start')
+      return seen.status === 'reinstalling' ? undefined : seen
+    },
+    { ...pollPace, timeoutMs: actionTimeoutMs, what: `the reinstall of server ${id}` },
+  )
+  return observedOf(server)
+}
+
+async function rescueServer(context: Work, cloud: Cloud, id: string, wish: RescueWish): Promise<void> {
+  await cloud.rescueServer(id, wish.enabled ? [...wish.sshKeys, ...wish.sshPublicKeys] : undefined, context.signal)
+  await powerIsSwitched(context, cloud, id, wish.enabled ? 'the rescue system' : 'its own system')
 }
 
 function openCloud(worlds: Worlds<CloudState>, settings: ProviderSettings, context: Ctx): Cloud {
@@ -191,11 +239,8 @@ function openCloud(worlds: Worlds<CloudState>, settings: ProviderSettings, conte
   })
 }
 
-function violationsOf(
-  offered: readonly TypeView[],
-  { images }: CloudConfig,
-  { typeId, location, data }: MachineSpec<CloudData>,
-): Violation[] {
+function violationsOf(offered: readonly TypeView[], config: CloudConfig, spec: MachineSpec<CloudData>): Violation[] {
+  const { typeId, location } = spec
   const places = offered.filter(({ type }) => type.id === typeId).map((entry) => entry.location)
   const violations: Violation[] = []
   if (places.length === 0) {
@@ -208,11 +253,13 @@ function violationsOf(
     const description = `${typeId} is not to be had in "${location}"; choose one of ${places.join(', ')}`
     violations.push({ field: 'spec.location', description })
   }
-  if (!images.includes(data.image)) {
-    const description = `there is no image ${data.image}; choose one of ${images.join(', ')}`
-    violations.push({ field: 'spec.provider_data.image', description })
-  }
-  return violations
+  return [...violations, ...imageViolations(config, spec)]
+}
+
+function imageViolations({ images }: CloudConfig, { data }: MachineSpec<CloudData>): Violation[] {
+  if (images.includes(data.image)) return []
+  const description = `there is no image ${data.image}; choose one of ${images.join(', ')}`
+  return [{ field: 'spec.provider_data.image', description }]
 }
 
 function orderOf({ name, ownershipKey, typeId, location, data, bootstrap, host }: MachineSpec<CloudData>): ServerOrder {
@@ -267,6 +314,13 @@ function offeringOf({ type, location, remaining }: TypeView): Offering {
 /** Trying again finds the same stored id, and nothing behind it: only a new request helps. */
 function vanished(id: string): ProviderError {
   return new ProviderError('INTERNAL', `server ${id} has vanished`, { retryable: false, externalCode: 'not-found' })
+}
+
+/** The next try starts it anew: what is on the disk is lost anyway. */
+function reinstallFailed(id: string, why: string): ProviderError {
+  return new ProviderError('INTERNAL', `the reinstall of server ${id} failed: ${why}`, {
+    externalCode: 'reinstall-failed',
+  })
 }
 
 function failed(id: string, why: string): ProviderError {

@@ -77,6 +77,8 @@ export function rackProvider(
     },
     power: (context, { externalId }, wish) => switchPower(context, rackFor(context), externalId, wish),
     provision: (context, machine, spec) => provision(context, rackFor(context), machine.externalId, spec),
+    reinstall: (context, { externalId, reinstall }, spec) =>
+      provision(context, rackFor(context), externalId, spec, reinstall),
     deprovision: (context, machine) => deprovision(context, rackFor(context), machine),
     clean: (context, { externalId }) => clean(context, rackFor(context), externalId),
   }
@@ -87,12 +89,14 @@ async function provision(
   rack: Rack,
   serial: string,
   spec: MachineSpec<RackData>,
+  mark = 0,
 ): Promise<ObservedMachine> {
-  const order = orderOf(spec)
+  const order = { ...orderOf(spec), ...(mark > 0 && { mark }) }
+  const isIt = (host: MachineView['host']) => host?.binding === order.binding && host.mark === mark
   await context.step('start-installation', {
     find: async (signal) => {
       const machine = await rack.getMachine(serial, signal)
-      return machine?.host?.binding === order.binding ? { binding: order.binding } : undefined
+      return isIt(machine?.host) ? { binding: order.binding } : undefined
     },
     run: async (signal) => {
       await rack.provision(serial, order, signal)
@@ -102,8 +106,10 @@ async function provision(
   await context.report({ externalId: serial, attributes: { binding: order.binding } })
   const { actionTimeoutMs } = context.config
   const before = await rack.getMachine(serial, context.signal)
-  if (before?.host?.isInstalling === true && before.host.installsForMs > actionTimeoutMs) {
-    context.progress('the installation is stuck; starting it anew', 30)
+  const isStuck = before?.host?.isInstalling === true && before.host.installsForMs > actionTimeoutMs
+  // A host that had a system before is not given up for the lack of a new one.
+  if (isStuck || (mark > 0 && before?.host?.failure !== undefined)) {
+    context.progress('the installation went wrong; starting it anew', 30)
     await rack.provision(serial, order, context.signal)
   }
   context.progress(`installing ${order.image} on ${serial}`, 50)
@@ -112,7 +118,7 @@ async function provision(
       const seen = await rack.getMachine(serial, signal)
       if (seen === undefined) throw missing(serial)
       if (seen.host?.binding !== order.binding) throw takenAway(serial)
-      if (seen.host.failure !== undefined) throw installationFailed(serial, seen.host.failure)
+      if (seen.host.failure !== undefined) throw installationFailed(serial, seen.host.failure, mark > 0)
       return seen.host.isInstalling ? undefined : seen
     },
     { ...pollPace, timeoutMs: actionTimeoutMs, what: `the installation of ${serial}` },
@@ -212,9 +218,9 @@ function takenAway(serial: string): ProviderError {
   return new ProviderError('CONFLICT', `the host was taken off ${serial} while it was installed`, { retryable: false })
 }
 
-function installationFailed(serial: string, why: string): ProviderError {
+function installationFailed(serial: string, why: string, retryable: boolean): ProviderError {
   return new ProviderError('INTERNAL', `the installation of ${serial} failed: ${why}`, {
-    retryable: false,
+    retryable,
     externalCode: 'installation-failed',
   })
 }

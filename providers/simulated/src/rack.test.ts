@@ -15,6 +15,20 @@ const { signal } = new AbortController()
 const serial = 'SIM-0001'
 const boot = { hostname: 'web-1', phoneHomeUrl: 'http://127.0.0.1:1/phone-home', token: 'secret-token-0123456789' }
 
+void t.test('a host is given a new system on its machine, by another mark and not by the same', async (t) => {
+  const { rack, clock, world } = openRack(tempDir(t))
+  const order = hostOrder('a')
+  await rack.provision('SIM-0001', order, signal)
+  clock.nowMs += 1_000
+  await rack.provision('SIM-0001', { ...order, mark: 1, image: 'debian-12' }, signal)
+  t.match(await rack.getMachine('SIM-0001', signal), { host: { binding: 'hub/a', mark: 1, isInstalling: true } })
+  clock.nowMs += 1_000
+  await rack.provision('SIM-0001', { ...order, mark: 1, image: 'debian-12' }, signal)
+  t.match(await rack.getMachine('SIM-0001', signal), { host: { mark: 1, isInstalling: false } }, 'once for each mark')
+  await t.rejects(rack.provision('SIM-0001', hostOrder('b', { mark: 1 }), signal), { code: 'conflict' })
+  t.match(readWorld(world.dir).machines, [{ binding: 'hub/a', bindings: [{ binding: 'hub/a' }] }])
+})
+
 void t.test('machines are made up or listed, and off', async (t) => {
   const { rack } = openRack(tempDir(t), { machines: 5, machinesPerRack: 2 })
   const machines = await rack.listMachines(signal)

@@ -11,6 +11,8 @@ import { newId, type World } from './world.js'
 export interface HostOrder {
   /** The ownership key: it tells this host from all others. */
   readonly binding: string
+  /** Which system of that host's it is. Default 0: its first. */
+  readonly mark?: number
   readonly host: string
   readonly image: string
   /** How it boots and phones home. Absent: it does not. */
@@ -34,6 +36,7 @@ export interface MachineView {
   readonly address: string
   readonly host?: {
     readonly binding: string
+    readonly mark: number
     readonly isInstalling: boolean
     readonly installsForMs: number
     readonly failure?: string
@@ -113,7 +116,7 @@ export class Rack {
         serial,
         signal,
         (machine, nowMs, dice) => this.#decideProvision(machine, nowMs, dice, order, { serial, bootId, simulate }),
-        { subject: order.binding, simulate },
+        { subject: order.mark === undefined ? order.binding : `${order.binding}#${order.mark}`, simulate },
       )
     } finally {
       this.#world.dropSecret(bootId)
@@ -187,8 +190,10 @@ export class Rack {
     const refusal = this.#notProvisionable(machine, order, made.serial)
     if (refusal !== undefined) return refusal
     const isWell = bound?.provisioned.failure === undefined || !isOver(bound.installedAtMs, nowMs)
-    if (bound !== undefined && bound.installedAtMs !== null && isWell) return { fact: 'call.repeated', id: made.serial }
-    return this.#provisioned(nowMs, dice, order, made, bound !== undefined)
+    const isSame = bound?.provisioned.mark === order.mark
+    if (bound !== undefined && bound.installedAtMs !== null && isWell && isSame)
+      return { fact: 'call.repeated', id: made.serial }
+    return this.#provisioned(nowMs, dice, order, made, bound !== undefined && isSame)
   }
 
   #notProvisionable(machine: RackMachine | undefined, { image, binding }: HostOrder, serial: string): Fact | undefined {
@@ -215,6 +220,7 @@ export class Rack {
       fact: 'machine.provisioned',
       serial,
       binding: order.binding,
+      ...(order.mark !== undefined && { mark: order.mark }),
       host: order.host,
       image: order.image,
       installedAtMs: isStuck ? null : nowMs + dice.duration('install', installDuration),
@@ -260,6 +266,7 @@ function hostOf(
   const isInstalling = !isOver(installedAtMs, nowMs)
   return {
     binding: provisioned.binding,
+    mark: provisioned.mark ?? 0,
     isInstalling,
     installsForMs: nowMs - installStartedAtMs,
     ...(!isInstalling && provisioned.failure !== undefined && { failure: provisioned.failure }),

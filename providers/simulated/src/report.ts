@@ -15,7 +15,11 @@ export interface ServerReport {
   readonly location: string
   readonly labels: Readonly<Record<string, string>>
   readonly isLive: boolean
-  readonly status: 'creating' | 'failed' | 'running' | 'off' | 'deleting' | 'gone' | 'vanished'
+  /** How often a new system was put on it, the mark of the last one, and whether its rescue system was started last. */
+  readonly reinstalls: number
+  readonly mark: number
+  readonly rescue: boolean
+  readonly status: 'creating' | 'reinstalling' | 'failed' | 'running' | 'off' | 'deleting' | 'gone' | 'vanished'
   readonly power: 'on' | 'off'
   readonly createdAtMs: number
   /** Absent: not as far as is known. */
@@ -159,6 +163,9 @@ function serverReport(server: Server, nowMs: number): ServerReport {
     location,
     labels,
     isLive: lives,
+    reinstalls: server.reinstalls,
+    mark: server.system?.mark ?? 0,
+    rescue: server.rescue,
     status: lives ? statusOf(server, nowMs) : end,
     power: lives ? powerOf(server.power, 'on', nowMs) : 'off',
     createdAtMs: atMs,

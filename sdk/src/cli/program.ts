@@ -260,6 +260,20 @@ function addHosts({ program, session }: Run): void {
       (await module()).release(session(command), name, command.opts()),
     )
   host
+    .command('reinstall <NAME>')
+    .description('put a new system on its machine, and watch it until it is READY; its data is lost')
+    .option('--data <KEY=VALUE>', "what is to be different, in the provider's own terms; may be repeated", many)
+    .option('--data-file <FILE>', 'the same as an object, JSON or YAML')
+    .option('--user-data-file <FILE>', 'other user-data; - for standard input')
+    .option('--dry-run', 'check only')
+    .option('-y, --yes', 'do not ask')
+    .option('--no-wait', 'do not wait until it is READY')
+    .option('--timeout <TIME>', 'give up waiting after this; the wish stands', '30m')
+    .addHelpText('after', '\nExample:\n  slipway host reinstall web-1 --data image=debian-13 --yes\n')
+    .action(async (name: string, _options, command: Command) =>
+      (await module()).reinstall(session(command), name, command.opts()),
+    )
+  host
     .command('retry <NAME>')
     .description('lead a host out of ERROR')
     .action(async (name: string, _options, command: Command) => (await module()).retry(session(command), name))
@@ -275,6 +289,18 @@ function addOperations({ program, session }: Run): void {
     .option('--timeout <TIME>', 'give up waiting after this', '10m')
     .action(async (name: string, action: string, _options, command: Command) =>
       (await module()).power(session(command), name, action, command.opts()),
+    )
+  machine
+    .command('rescue <NAME>')
+    .description('start its rescue system, or its own again')
+    .option('--ssh-key <NAME>', 'a key that the provider knows, which may log in; may be repeated', many)
+    .option('--ssh-key-file <FILE>', 'a public key that may log in; may be repeated', many)
+    .option('--leave', 'start its own system again')
+    .option('--wait', 'until it is so')
+    .option('--timeout <TIME>', 'give up waiting after this', '10m')
+    .addHelpText('after', '\nExample:\n  slipway machine rescue m-1 --ssh-key-file ~/.ssh/id_ed25519.pub --wait\n')
+    .action(async (name: string, _options, command: Command) =>
+      (await module()).rescue(session(command), name, command.opts()),
     )
   for (const [what, text] of [
     ['accept', 'take a discovered machine into service; its disks are wiped'],

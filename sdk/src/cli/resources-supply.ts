@@ -16,6 +16,7 @@ export const providers: ResourceType<hub.Provider> = {
     { heading: 'STATE', value: (provider) => hub.ProviderState[provider.state] },
     { heading: 'HEALTH', value: (provider) => Health[provider.health].toLowerCase() },
     { heading: 'INSTANCES', value: (provider) => String(provider.sessions.length) },
+    { heading: 'RATE BUDGET', wide: true, value: budgetText },
     { heading: 'OFFERINGS', wide: true, value: (provider) => String(provider.offerings.length) },
     { heading: 'AGE', value: (provider, now) => age(provider.createTime, now) },
     { heading: 'LAST ERROR', value: errorText },
@@ -98,4 +99,14 @@ export const machineClasses: ResourceType<hub.MachineClass> = {
   state: () => '',
   terminal: [],
   ready: [''],
+}
+
+/** What is left of each rate limit, as the instance saw it that told of it last: all draw on one credential. */
+function budgetText({ sessions }: hub.Provider): string {
+  const latest = new Map<string, hub.RateBudget>()
+  for (const budget of sessions.flatMap((session) => session.budgets)) {
+    const seconds = (of: hub.RateBudget | undefined) => of?.observeTime?.seconds ?? -1n
+    if (seconds(budget) >= seconds(latest.get(budget.name))) latest.set(budget.name, budget)
+  }
+  return [...latest.values()].map(({ name, remaining, limit }) => `${name} ${remaining}/${limit}`).join(', ')
 }

@@ -92,6 +92,10 @@ export interface Thing {
   readonly power?: 'on' | 'off'
   /** How often it was rebooted, where the adapter can tell. */
   readonly reboots?: number
+  /** How often a new system was put on it, where the adapter can tell. */
+  readonly reinstalls?: number
+  /** Whether it was started into its rescue system last, where the adapter can tell. */
+  readonly rescue?: boolean
   /** Static: whether its disks are clean. */
   readonly clean?: boolean
 }
@@ -135,6 +139,8 @@ export interface Description {
   readonly listIntervalMs?: number
   /** How long one machine takes to be made, at most. Default 60 000. */
   readonly createMs?: number
+  /** Keys that may log in to rescue systems, by what the provider knows them by. Default: `kit`. */
+  readonly rescueKeys?: readonly string[]
   /** How many orders at once are not too many. Default 10. */
   readonly orders?: number
   /** What else is told to people at the head of the report. */

@@ -347,16 +347,18 @@ export class Bench {
   async #checkCompletion(report: Report, item: Item): Promise<void> {
     const servers = (await this.owned(item)).filter(({ kind }) => kind === 'server')
     const { rules } = this.gateway
-    if (report.completed?.operation === Operation.PROVISION) {
+    const { operation } = report.completed ?? {}
+    if (operation === Operation.PROVISION || operation === Operation.REINSTALL) {
+      const name = Operation[operation]
       const externalId = report.observed?.externalId || item.observed.externalId
       if (servers.length !== 1)
-        rules.breach(`PROVISION was called complete while ${servers.length} servers exist under its key`)
+        rules.breach(`${name} was called complete while ${servers.length} servers exist under its key`)
       else if (!this.isStatic && servers[0]?.externalId !== externalId)
         rules.breach(
-          `PROVISION was called complete with the external id "${externalId}"; it is ${servers[0]?.externalId}`,
+          `${name} was called complete with the external id "${externalId}"; it is ${servers[0]?.externalId}`,
         )
     }
-    if (report.completed?.operation === Operation.DEPROVISION) {
+    if (operation === Operation.DEPROVISION) {
       const left = await this.owned(item)
       if (left.length > 0)
         rules.breach(

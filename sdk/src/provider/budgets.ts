@@ -3,6 +3,7 @@ import { durationFromMs } from '@bufbuild/protobuf/wkt'
 import type { RateBudgetSchema } from '@slipway/proto/provider/v1'
 import { monotonicMs } from '../internal/timing.js'
 import { ProviderError } from './errors.js'
+import type { RateBudgetState } from './types.js'
 
 /** Who goes first where calls are short: people who wait and machines that cost, then new machines, then looking around. */
 export type Urgency = 'urgent' | 'normal' | 'background'
@@ -114,11 +115,14 @@ export class Budgets {
     await budget.take(urgency, signal)
   }
 
-  /** As the hub is told of them. */
-  toProto(): MessageInitShape<typeof RateBudgetSchema>[] {
-    return [...this.#budgets].map(([name, budget]) => {
-      const { limit, remaining, resetsInMs } = budget.state()
-      return { name, limit, remaining, resetsIn: durationFromMs(Math.round(resetsInMs)) }
-    })
+  /** As the hub is told of them. @param kept those that the provider keeps itself. */
+  toProto(kept: readonly RateBudgetState[] = []): MessageInitShape<typeof RateBudgetSchema>[] {
+    const own = [...this.#budgets].map(([name, budget]) => ({ name, ...budget.state() }))
+    return [...own, ...kept].map(({ name, limit, remaining, resetsInMs }) => ({
+      name: name.slice(0, 128),
+      limit: Math.max(0, Math.floor(limit)),
+      remaining: Math.max(0, Math.floor(remaining)),
+      resetsIn: durationFromMs(Math.max(0, Math.round(resetsInMs))),
+    }))
   }
 }

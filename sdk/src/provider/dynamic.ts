@@ -5,6 +5,7 @@ import { observedToProto, type ObservedInit } from './convert.js'
 import { ProviderError } from './errors.js'
 import { checkedSpec, wireSpec } from './order.js'
 import { convergePower, needsPower, type PowerPort } from './power.js'
+import { convergeReinstall } from './reinstall.js'
 import { retryTransient } from './retry.js'
 import { doubtEnd } from './steps.js'
 import type { Task } from './task.js'
@@ -19,6 +20,8 @@ export async function convergeDynamic(task: Task, definition: Definition): Promi
   switch (task.wish.operation) {
     case Operation.PROVISION:
       return provision(task, definition)
+    case Operation.REINSTALL:
+      return task.completed ? keepUp(task, definition) : reinstall(task, definition)
     case Operation.DEPROVISION:
       return deprovision(task, definition)
     case Operation.UNSPECIFIED:
@@ -38,9 +41,25 @@ async function provision(task: Task, definition: Definition): Promise<void> {
   // What was just made is on, unless it says otherwise.
   const made = { power: 'on' as const, ...machine }
   const observed = { ...presentOf(made), createInDoubt: false }
-  if (!needsPower(task, made)) return task.complete({ ...observed, generation: task.wish.generation })
+  const port = portOf(task, definition, made.externalId)
+  if (!needsPower(task, port, made)) return task.complete({ ...observed, generation: task.wish.generation })
   await task.complete(observed)
-  await task.settle(await convergePower(task, portOf(task, definition, made.externalId), made))
+  await task.settle(await convergePower(task, port, made))
+}
+
+async function reinstall(task: Task, definition: Definition): Promise<void> {
+  const { externalId } = task.item.observed
+  return convergeReinstall(task, definition, {
+    power: portOf(task, definition, externalId),
+    reinstall:
+      definition.reinstall === undefined
+        ? undefined
+        : async (context, which, spec) => {
+            const machine = await definition.reinstall?.(context, { externalId, reinstall: which }, spec)
+            return machine ?? { externalId }
+          },
+    vanished: () => vanished(task, externalId),
+  })
 }
 
 /** A machine that is there under a known id, with no step to go on from, was made by a create that got that far: it is not made again. */
@@ -114,6 +133,10 @@ function portOf(task: Task, definition: Definition, externalId: string): PowerPo
       definition.power === undefined
         ? undefined
         : async (wish) => definition.power?.(makeWorkContext(task, 'unstored'), externalId, wish),
+    rescue:
+      definition.rescue === undefined
+        ? undefined
+        : async (wish) => definition.rescue?.(makeWorkContext(task, 'unstored'), externalId, wish),
   }
 }
 

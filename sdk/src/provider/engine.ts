@@ -29,10 +29,11 @@ import { ProviderError } from './errors.js'
 import { Health } from './health.js'
 import { helloOf, type HelloInit } from './hello.js'
 import { Listing, runCheck } from './listing.js'
-import { checkOrder } from './order.js'
+import { checkOrder, reinstallTarget } from './order.js'
 import { removeOrphan } from './orphan.js'
 import { makeContext, type Runtime } from './runtime.js'
 import { parseSettings, type AnyDefinition, type Snapshot } from './settings.js'
+import type { RateBudgetState } from './types.js'
 import { convergeStatic } from './static.js'
 import { releaseOf, WorkItem, type Converge } from './work-item.js'
 
@@ -136,7 +137,17 @@ export class Engine implements SessionHandlers {
   }
 
   heartbeat() {
-    return { ...this.#health.toProto(), budgets: this.#runtime.budgets.toProto() }
+    return { ...this.#health.toProto(), budgets: this.#runtime.budgets.toProto(this.#keptBudgets()) }
+  }
+
+  /** A defect of the author's must not keep the session from its heartbeat. */
+  #keptBudgets(): readonly RateBudgetState[] {
+    try {
+      return this.#options.definition.rateBudgets?.() ?? []
+    } catch (thrown) {
+      this.#runtime.log.warn({ err: thrown }, 'rateBudgets failed; nothing is told of them')
+      return []
+    }
   }
 
   welcome(welcome: Welcome): void {
@@ -315,15 +326,17 @@ export class Engine implements SessionHandlers {
     this.#listing.refresh()
   }
 
-  async #validate({ validationId, spec, deadline }: Validate): Promise<void> {
+  async #validate({ validationId, spec, deadline, reinstall }: Validate): Promise<void> {
     const settings = this.#settings
     const ms = deadline === undefined ? defaultValidateMs : durationMs(deadline)
     const late = (): Error => new ProviderError('TIMEOUT', `the order could not be checked within ${ms} ms`)
     try {
       if (spec === undefined) throw new ProviderError('INVALID_SPEC', 'there is no order to check')
       if (settings === undefined) throw new ProviderError('UNAVAILABLE', 'the provider has no usable configuration')
+      const { definition } = this.#options
+      const target = reinstall === undefined ? undefined : await reinstallTarget(definition, reinstall)
       const checked = await withDeadline(ms, this.#stop.signal, late, (signal) =>
-        checkOrder(this.#options.definition, spec, makeContext(this.#runtime, settings, 'urgent', signal)),
+        checkOrder(definition, spec, makeContext(this.#runtime, settings, 'urgent', signal), target),
       )
       const violations = 'violations' in checked ? checked.violations.map(violationToProto).slice(0, maxViolations) : []
       this.session.send({ case: 'validated', value: { validationId, violations } })

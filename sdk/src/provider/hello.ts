@@ -38,6 +38,8 @@ function capabilitiesOf(definition: AnyDefinition): Capability[] {
   const capabilities = [Capability.LIST]
   if (definition.validate !== undefined) capabilities.push(Capability.VALIDATE)
   if (definition.power !== undefined) capabilities.push(Capability.POWER)
+  if (definition.reinstall !== undefined) capabilities.push(Capability.REINSTALL)
+  if (definition.rescue !== undefined) capabilities.push(Capability.RESCUE)
   if (definition.kind === 'static') {
     if (definition.inspect !== undefined) capabilities.push(Capability.INSPECT)
   } else {

@@ -118,6 +118,23 @@ void t.test('a host is taken off a machine that is not in the rack any more', as
   t.same(item.failures, [])
 })
 
+void t.test('a host is given a new system on its machine', async (t) => {
+  const rack = await startRack(t, (rack) => ({
+    reinstall: (_context, { externalId, reinstall }, spec) => {
+      rack.calls.push(`reinstall ${reinstall} of ${spec.name}`)
+      return Promise.resolve({ externalId })
+    },
+  }))
+  t.ok(rack.session.hello.capabilities.includes(Capability.REINSTALL))
+  const item = rack.gateway.item().wish({ machine, power: PowerState.ON })
+  rack.session.send(item.claimed())
+  await settled(item)
+  rack.session.send(item.wish({ operation: Operation.REINSTALL, reinstalls: 1n }).claimed())
+  await settled(item)
+  t.equal(rack.calls.at(-1), `reinstall 1 of ${item.desired.spec?.name}`)
+  t.match(item.observed, { externalId: 'rack-1-slot-4', reinstallsDone: 1n, power: PowerState.ON })
+})
+
 void t.test('a provider that can take a host off does so', async (t) => {
   const rack = await startRack(t, (rack) => ({
     deprovision: () => {

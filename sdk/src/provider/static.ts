@@ -5,6 +5,7 @@ import { hardwareToProto, observedToProto, staticMachineFromProto, type Observed
 import { ProviderError } from './errors.js'
 import { checkedSpec, wireMachine } from './order.js'
 import { convergePower, needsPower, type PowerPort } from './power.js'
+import { convergeReinstall } from './reinstall.js'
 import { retryTransient } from './retry.js'
 import { doubtEnd } from './steps.js'
 import type { Task } from './task.js'
@@ -22,6 +23,8 @@ export async function convergeStatic(task: Task, definition: Definition): Promis
   switch (task.wish.operation) {
     case Operation.PROVISION:
       return provision(task, definition, machine)
+    case Operation.REINSTALL:
+      return reinstall(task, definition, machine)
     case Operation.DEPROVISION:
       return deprovision(task, definition, machine)
     case Operation.VERIFY:
@@ -48,9 +51,24 @@ async function provision(task: Task, definition: Definition, machine: StaticMach
   task.item.doubts.clear()
   task.item.inheritedDoubt = undefined
   const observed: ObservedInit = { ...observedToProto(made), presence: Presence.PRESENT, createInDoubt: false }
-  if (!needsPower(task, made)) return task.complete({ ...observed, generation: task.wish.generation })
+  const port = portOf(task, definition, machine)
+  if (!needsPower(task, port, made)) return task.complete({ ...observed, generation: task.wish.generation })
   await task.complete(observed)
-  await task.settle(await convergePower(task, portOf(task, definition, machine), made))
+  await task.settle(await convergePower(task, port, made))
+}
+
+async function reinstall(task: Task, definition: Definition, machine: StaticMachine): Promise<void> {
+  return convergeReinstall(task, definition, {
+    power: portOf(task, definition, machine),
+    reinstall:
+      definition.reinstall === undefined
+        ? undefined
+        : async (context, which, spec) => {
+            const made = await definition.reinstall?.(context, { ...machine, reinstall: which }, spec)
+            return made ?? { externalId: machine.externalId }
+          },
+    vanished: (externalId) => Promise.resolve(missing(externalId)),
+  })
 }
 
 async function deprovision(task: Task, definition: Definition, machine: StaticMachine): Promise<void> {
@@ -131,19 +149,25 @@ async function lookAndPower(task: Task, definition: Definition, machine: StaticM
   task.currentStep = 'observe'
   const port = portOf(task, definition, machine)
   const seen = await retryTransient(task.signal, port.observe)
-  if (seen === undefined) {
-    throw new ProviderError(
-      'INTERNAL',
-      `the machine ${machine.externalId} is not there any more: it was looked for and not found`,
-      { retryable: true },
-    )
-  }
+  if (seen === undefined) throw missing(machine.externalId)
   return { ...observedToProto(seen), presence: Presence.PRESENT, ...(await convergePower(task, port, seen)) }
+}
+
+function missing(externalId: string): ProviderError {
+  return new ProviderError(
+    'INTERNAL',
+    `the machine ${externalId} is not there any more: it was looked for and not found`,
+    { retryable: true },
+  )
 }
 
 function portOf(task: Task, definition: Definition, machine: StaticMachine): PowerPort {
   return {
     observe: (): Promise<ObservedMachine | undefined> => definition.observe(task.context(), machine),
     power: (wish) => definition.power(makeWorkContext(task, 'unstored'), machine, wish),
+    rescue:
+      definition.rescue === undefined
+        ? undefined
+        : async (wish) => definition.rescue?.(makeWorkContext(task, 'unstored'), machine, wish),
   }
 }

@@ -87,7 +87,7 @@ async function lookUp<Result extends Json>(
   const { item } = task
   const doubt = item.doubts.get(name)
   const inDoubt = doubt !== undefined || item.inheritedDoubt !== undefined
-  // Outside of PROVISION no flag tells of an effect that was lost, so there it is always looked for.
+  // Outside of PROVISION and REINSTALL no flag tells of an effect that was lost, so there it is always looked for.
   const surelyFirst = marksDoubt(task) && item.fresh && !item.begun.has(name) && !inDoubt
   if (surelyFirst) return undefined
   const look = async (): Promise<Result | undefined> => {
@@ -166,9 +166,10 @@ export function doubtEnd(
   return Math.max(0, inherited, ...own) + (listingLagMs ?? 0)
 }
 
-/** Only what makes machines is shown as a create in doubt. */
+/** Only what makes machines, or makes them anew, is shown as a create in doubt. */
 function marksDoubt(task: Task): boolean {
-  return task.item.isRequest && task.wish.operation === Operation.PROVISION
+  const { operation } = task.wish
+  return task.item.isRequest && (operation === Operation.PROVISION || operation === Operation.REINSTALL)
 }
 
 function effectTimeoutMs(task: Task, effect: StepEffect<Json>): number {

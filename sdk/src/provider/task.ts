@@ -44,7 +44,8 @@ export class Task {
   }
 
   get urgency(): Urgency {
-    return this.wish.operation === Operation.PROVISION && !this.completed ? 'normal' : 'urgent'
+    const makes = this.wish.operation === Operation.PROVISION || this.wish.operation === Operation.REINSTALL
+    return makes && !this.completed ? 'normal' : 'urgent'
   }
 
   /** What an author's function that only looks gets. */

@@ -29,6 +29,17 @@ export interface SchemaIssue {
 export type Power = 'on' | 'off'
 export type PowerWish = 'on' | 'off' | 'reboot'
 
+/** The rescue system, with the keys that may log in there, or the machine's own system again. */
+export type RescueWish =
+  | {
+      readonly enabled: true
+      /** By what the provider knows them by. These and `sshPublicKeys` together are one at least. */
+      readonly sshKeys: readonly string[]
+      /** As in `authorized_keys`. */
+      readonly sshPublicKeys: readonly string[]
+    }
+  | { readonly enabled: false }
+
 export interface Address {
   readonly type: 'public' | 'private'
   /** IPv4 or IPv6, without prefix length. */
@@ -124,6 +135,13 @@ export interface OwnedMachine extends ObservedMachine {
   readonly name?: string
   /** Default `server`. */
   readonly kind?: string
+}
+
+/** The machine that an order would put a new system on. */
+export interface ReinstallTarget<Data> {
+  readonly externalId: string
+  /** What it was made with, or reinstalled with last. Absent where it is not known, or fits the schema no more. */
+  readonly data?: Data
 }
 
 /** A static machine, as the hub hands it over. */
@@ -227,6 +245,17 @@ export interface PollOptions {
   readonly what?: string
 }
 
+/** How much of a rate limit is left. */
+export interface RateBudgetState {
+  /** Which limit, in the provider's own words. */
+  readonly name: string
+  /** Calls allowed in a window. */
+  readonly limit: number
+  readonly remaining: number
+  /** Until it is whole again, if nothing more is called. */
+  readonly resetsInMs: number
+}
+
 interface CommonDefinition<Config, Credentials, Data> {
   /** The kind of API behind it, for example `hetzner-cloud`. */
   readonly family: string
@@ -250,10 +279,17 @@ interface CommonDefinition<Config, Credentials, Data> {
   readonly listIntervalMs?: number
   /** Calls allowed by window, by budget name. They belong to the credential. */
   readonly budgets?: Readonly<Record<string, { readonly limit: number; readonly windowMs: number }>>
+  /** Rate limits that the provider keeps itself, as its API tells of them. Asked for with each heartbeat, and shown to people; it must not wait for anything. */
+  rateBudgets?(): readonly RateBudgetState[]
   /** Proves configuration and credentials against the real API; throw a {@link ProviderError} to refuse them. */
   check?(context: Context<Config, Credentials>): Promise<void>
   /** Checks an order before it costs money. Empty: nothing is wrong with it. It must have no effect. */
-  validate?(context: Context<Config, Credentials>, spec: MachineSpec<Data>): Promise<readonly Violation[]>
+  validate?(
+    context: Context<Config, Credentials>,
+    spec: MachineSpec<Data>,
+    /** Set where the order is to put a new system on this machine: then only what a reinstall changes may be refused, and a change of what it cannot change. */
+    reinstall?: ReinstallTarget<Data>,
+  ): Promise<readonly Violation[]>
 }
 
 /** A provider that creates a machine for a request and deletes it after. Capabilities follow from which functions are there. */
@@ -279,6 +315,19 @@ export interface DynamicDefinition<Config, Credentials, Data> extends CommonDefi
   list(context: Context<Config, Credentials>): AsyncIterable<OwnedMachine>
   /** Brings power to what is wished. `reboot` does so once, and returns when it is done. */
   power?(context: WorkContext<Config, Credentials>, externalId: string, wish: PowerWish): Promise<void>
+  /**
+   * Puts a new system on the machine, in steps, and leaves it on: its id and addresses stay, what is on its disks does not. It may be called again at any time, by
+   * any instance, with the steps stored so far.
+   *
+   * @param machine.reinstall which one in the machine's life this is, from 1: a mark by which a step's `find` can tell this one from those before it.
+   */
+  reinstall?(
+    context: WorkContext<Config, Credentials>,
+    machine: { readonly externalId: string; readonly reinstall: number },
+    spec: MachineSpec<Data>,
+  ): Promise<ObservedMachine>
+  /** Restarts the machine into its rescue system, or into its own; also where it is so already. One that is off is only seen to that it starts its own. */
+  rescue?(context: WorkContext<Config, Credentials>, externalId: string, wish: RescueWish): Promise<void>
 }
 
 /** A provider of machines that exist already: off when unused, wiped between uses. */
@@ -300,6 +349,14 @@ export interface StaticDefinition<Config, Credentials, Data> extends CommonDefin
     machine: StaticMachine,
     spec: MachineSpec<Data>,
   ): Promise<ObservedMachine>
+  /** Puts a new system on the machine of a host. See {@link DynamicDefinition.reinstall}. */
+  reinstall?(
+    context: WorkContext<Config, Credentials>,
+    machine: StaticMachine & { readonly reinstall: number },
+    spec: MachineSpec<Data>,
+  ): Promise<ObservedMachine>
+  /** See {@link DynamicDefinition.rescue}. */
+  rescue?(context: WorkContext<Config, Credentials>, machine: StaticMachine, wish: RescueWish): Promise<void>
   /** Takes the host off it. Default: power off. Its data goes with the cleaning that follows. */
   deprovision?(context: WorkContext<Config, Credentials>, machine: StaticMachine): Promise<void>
   /** Wipes it, verifies the wipe, and leaves it off. */

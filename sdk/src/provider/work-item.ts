@@ -285,6 +285,8 @@ function merge(before: Observed, said: ObservedInit): Observed {
     conditions: set.conditions.length === 0 ? before.conditions : set.conditions,
     ...definedOnly({
       rebootsDone: set.rebootsDone ?? before.rebootsDone,
+      reinstallsDone: set.reinstallsDone ?? before.reinstallsDone,
+      rescue: set.rescue ?? before.rescue,
       attributes: set.attributes ?? before.attributes,
       createInDoubt: set.createInDoubt ?? before.createInDoubt,
       hardware: set.hardware ?? before.hardware,

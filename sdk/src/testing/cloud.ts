@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { defineProvider } from '../provider/define.js'
+import { ProviderError } from '../provider/errors.js'
 import type {
   DynamicDefinition,
   MachineSpec,
@@ -16,6 +17,10 @@ export interface CloudServer {
   readonly key: string
   readonly name: string
   power: Power
+  /** Which reinstalls were done, in order. */
+  readonly reinstalls: number[]
+  /** The user-data of the system that is on it. */
+  userData: string
 }
 
 type Definition = DynamicDefinition<unknown, unknown, unknown>
@@ -26,7 +31,7 @@ export class TestCloud {
   readonly calls: string[] = []
 
   make(key: string, name: string): CloudServer {
-    const server: CloudServer = { id: randomUUID(), key, name, power: 'on' }
+    const server: CloudServer = { id: randomUUID(), key, name, power: 'on', reinstalls: [], userData: '' }
     this.servers.set(server.id, server)
     this.calls.push('create')
     return server
@@ -78,6 +83,33 @@ export class TestCloud {
   async *list(): AsyncIterable<OwnedMachine> {
     for (const server of this.servers.values())
       yield { externalId: server.id, ownershipKey: server.key, name: server.name, power: server.power }
+  }
+
+  /** Puts a new system on a server. */
+  rebuild(externalId: string, which: number, userData: string): void {
+    const server = this.servers.get(externalId)
+    if (server === undefined) throw new ProviderError('INTERNAL', `there is no server ${externalId}`)
+    this.calls.push('rebuild')
+    server.reinstalls.push(which)
+    server.userData = userData
+  }
+
+  /** What a provider that can reinstall does. */
+  async reinstall(
+    context: WorkContext<unknown, unknown>,
+    { externalId, reinstall }: { readonly externalId: string; readonly reinstall: number },
+    spec: MachineSpec<unknown>,
+  ): Promise<ObservedMachine> {
+    await context.step('rebuild', {
+      run: () => {
+        this.rebuild(externalId, reinstall, spec.bootstrap.userData)
+        return Promise.resolve(reinstall)
+      },
+      find: () =>
+        Promise.resolve(this.servers.get(externalId)?.reinstalls.at(-1) === reinstall ? reinstall : undefined),
+      timeoutMs: 300,
+    })
+    return view(this.servers.get(externalId)) ?? { externalId }
   }
 
   power(externalId: string, wish: PowerWish): Promise<void> {

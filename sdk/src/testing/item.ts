@@ -46,10 +46,12 @@ export class TestItem {
     return { kind: this.kind, id: this.id }
   }
 
-  /** A new wish: its generation rises, and with another operation that of the operation too. */
+  /** A new wish: its generation rises, and with another operation, or one more reinstall, that of the operation too. */
   wish(change: MessageInitShape<typeof DesiredSchema>): this {
     const { $typeName: _type, ...before } = this.desired
-    const operationChanged = change.operation !== undefined && change.operation !== this.desired.operation
+    const operationChanged =
+      (change.operation !== undefined && change.operation !== this.desired.operation) ||
+      (change.reinstalls !== undefined && change.reinstalls !== this.desired.reinstalls)
     this.desired = create(DesiredSchema, {
       ...before,
       ...(change as object),
@@ -129,6 +131,8 @@ export class TestItem {
       addresses: said.addresses.length > 0 ? said.addresses : before.addresses,
       conditions: said.conditions.length > 0 ? said.conditions : before.conditions,
       ...(said.rebootsDone !== undefined && { rebootsDone: said.rebootsDone }),
+      ...(said.reinstallsDone !== undefined && { reinstallsDone: said.reinstallsDone }),
+      ...(said.rescue !== undefined && { rescue: said.rescue }),
       ...(said.attributes !== undefined && { attributes: said.attributes }),
       ...(said.createInDoubt !== undefined && { createInDoubt: said.createInDoubt }),
       ...(said.hardware !== undefined && { hardware: said.hardware }),

@@ -189,17 +189,20 @@ function folderOf(world: World): string {
 function truthOf(dir: string): Truth {
   const { kind, servers, machines, calls, owners, violations } = readWorld(dir)
   const reboots = rebootsOf(dir)
+  const reinstalls = reinstallsOf(dir)
   const things: Thing[] =
     kind === 'cloud'
       ? servers
           .filter(({ isLive }) => isLive)
-          .map(({ id, name, ownershipKey, power }) => ({
+          .map(({ id, name, ownershipKey, power, reinstalls, rescue }) => ({
             kind: 'server',
             externalId: id,
             name,
             ownershipKey,
             power,
             reboots: reboots.get(id) ?? 0,
+            reinstalls,
+            rescue,
           }))
       : serials.flatMap((serial) => {
           const machine = machines.find((each) => each.serial === serial)
@@ -211,6 +214,7 @@ function truthOf(dir: string): Truth {
             power: machine?.power ?? 'off',
             clean: machine?.soiledBy === undefined,
             reboots: reboots.get(serial) ?? 0,
+            reinstalls: reinstalls.get(serial) ?? 0,
           }
         })
   return {
@@ -229,6 +233,15 @@ function rebootsOf(dir: string): Map<string, number> {
     const id = line.fact === 'server.powered' ? line.id : line.serial
     if (line.wish === 'reboot') counts.set(id, (counts.get(id) ?? 0) + 1)
   }
+  return counts
+}
+
+/** Systems that were put on machines of a rack, but for the first of each host. */
+function reinstallsOf(dir: string): Map<string, number> {
+  const counts = new Map<string, number>()
+  for (const line of readLines(dir))
+    if (line.fact === 'machine.provisioned' && (line.mark ?? 0) > 0)
+      counts.set(line.serial, (counts.get(line.serial) ?? 0) + 1)
   return counts
 }
 

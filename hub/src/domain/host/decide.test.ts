@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
+import { HubError } from '../error/errors.js'
 import type { FailureCode, LastError } from '../facts.js'
 import { machineStates } from '../machine/machine.js'
 import type { Candidate } from '../placement/placement.js'
@@ -10,6 +11,7 @@ import { decideHost } from './decide.js'
 import { hostStates, type HostState } from './host.js'
 import { keepWaiting, placeHost } from './placed.js'
 import type { HostDecision, HostRecord, HostView, RequestView } from './record.js'
+import { moveToReinstall, type ReinstallView } from './reinstall.js'
 import { hostEvents, transitionHost } from './transitions.js'
 
 const start = new Date('2026-01-01T00:00:00.000Z')
@@ -65,6 +67,8 @@ function requestOf(over: Partial<RequestView> = {}): RequestView {
     providerId: 'p',
     providerName: 'fsn1',
     state: 'PROVISIONING',
+    operation: 'PROVISION',
+    reinstallWishedAt: null,
     desiredPresence: 'PRESENT',
     presence: 'UNKNOWN',
     externalId: null,
@@ -472,6 +476,91 @@ const anyError = fc.option(
 )
 const anyTime = fc.integer({ min: -120, max: 120 }).map((minutes) => after(minutes * minute))
 
+const reinstalling = {
+  ...provisioned,
+  state: 'PROVISIONING',
+  operation: 'REINSTALL',
+  provisionedAt: null,
+  reinstallWishedAt: after(100 * minute),
+} as const
+
+void t.test('a reinstall goes through PROVISIONING and BOOTSTRAPPING to READY', async (t) => {
+  const now = { now: after(101 * minute) }
+  const making = decideHost(viewOf({ state: 'PROVISIONING' }, reinstalling, now))
+  t.match(making.host, { state: 'PROVISIONING', stateMessage: 'Provider fsn1 is reinstalling its machine' })
+  t.equal(making.action.kind, 'none', 'its deadline counts from the wish, and not from the first order')
+  const booted = { ...reinstalling, state: 'PROVISIONED', provisionedAt: now.now } as const
+  const silent = decideHost(viewOf({ state: 'PROVISIONING' }, booted, now))
+  t.equal(silent.host.state, 'BOOTSTRAPPING')
+  const ready = decideHost(viewOf({ ...silent.host }, { ...booted, phonedHomeAt: now.now }, now))
+  t.match(ready.host, { state: 'READY', lastError: null })
+})
+
+void t.test(
+  'a reinstall that goes wrong leads to ERROR and keeps the machine; one that comes good late ends it',
+  async (t) => {
+    const refused = { ...reinstalling, lastError: failure('INVALID_SPEC') }
+    const failed = decideHost(viewOf({ state: 'PROVISIONING' }, refused, { now: after(101 * minute) }))
+    t.match(failed, { host: { state: 'ERROR', lastError: { code: 'INVALID_SPEC' } }, action: { kind: 'none' } })
+    const passing = { ...reinstalling, lastError: failure('TIMEOUT', { retryable: true }) }
+    const waiting = decideHost(viewOf({ state: 'PROVISIONING' }, passing, { now: after(101 * minute) }))
+    t.equal(waiting.host.state, 'PROVISIONING', 'what may pass is waited for')
+    for (const [state, request, step] of [
+      ['PROVISIONING', passing, ''],
+      ['BOOTSTRAPPING', { ...reinstalling, state: 'PROVISIONED', provisionedAt: after(100 * minute) }, 'phone-home'],
+    ] as const) {
+      const late = decideHost(viewOf({ state }, request, { now: after(200 * minute) }))
+      t.match(late, { host: { state: 'ERROR', lastError: { code: 'TIMEOUT', step } }, action: { kind: 'none' } }, state)
+      const home = {
+        ...reinstalling,
+        state: 'PROVISIONED',
+        provisionedAt: start,
+        phonedHomeAt: after(201 * minute),
+      } as const
+      const back = decideHost(viewOf({ ...late.host }, home, { now: after(202 * minute) }))
+      t.match(back.host, { state: 'READY', lastError: null }, `${state} and then it speaks up`)
+    }
+  },
+)
+
+function refusalOf(view: ReinstallView): string {
+  try {
+    return moveToReinstall(view).host
+  } catch (error) {
+    return error instanceof HubError ? error.reason : String(error)
+  }
+}
+
+void t.test('what may be reinstalled', async (t) => {
+  const machine = { name: 'm-1', state: 'ACTIVE', static: false, protected: false } as const
+  const provider = { name: 'fsn1', capabilities: ['REINSTALL'] } as const
+  const host = { name: 'web-1', state: 'READY', protected: false } as const
+  const request = requestOf(provisioned)
+  const base = { host, provider, request, machine }
+  t.strictSame(moveToReinstall(base), { host: 'PROVISIONING', request: 'PROVISIONING', machine: 'ACTIVE' })
+  const rack = moveToReinstall({ ...base, machine: { ...machine, static: true } })
+  t.equal(rack.machine, 'PROVISIONING', 'a static machine passes through PROVISIONING again')
+  t.equal(moveToReinstall({ ...base, host: { ...host, state: 'ERROR' } }).host, 'PROVISIONING')
+  for (const state of ['PROVISIONING', 'BOOTSTRAPPING'] as const) {
+    const second = { ...base, host: { ...host, state }, request: { ...request, operation: 'REINSTALL' as const } }
+    t.equal(moveToReinstall(second).host, 'PROVISIONING', `a second wish in ${state}`)
+    t.equal(refusalOf({ ...base, host: { ...host, state } }), 'HOST_STATE_FORBIDS', state)
+  }
+  const refusals = [
+    ['HOST_PROTECTED', { host: { ...host, protected: true } }],
+    ['REINSTALL_UNSUPPORTED', { provider: { name: 'fsn1', capabilities: ['POWER'] } }],
+    ['HOST_STATE_FORBIDS', { host: { ...host, state: 'RELEASING' } }],
+    ['HOST_STATE_FORBIDS', { request: null }],
+    ['HOST_STATE_FORBIDS', { request: { ...request, presence: 'ABSENT' } }],
+    ['HOST_STATE_FORBIDS', { request: { ...request, desiredPresence: 'ABSENT' } }],
+    ['HOST_STATE_FORBIDS', { request: { ...request, state: 'DEPROVISIONING' } }],
+    ['HOST_STATE_FORBIDS', { machine: { ...machine, state: 'GONE' } }],
+    ['MACHINE_PROTECTED', { machine: { ...machine, protected: true } }],
+    ['MACHINE_STATE_FORBIDS', { machine: { ...machine, static: true, state: 'PROVISION_FAILED' } }],
+  ] as const
+  for (const [reason, change] of refusals) t.equal(refusalOf({ ...base, ...change }), reason, JSON.stringify(change))
+})
+
 void t.test('any state with any inputs gives a lawful decision', async () => {
   const anyView = fc.record({
     state: fc.constantFrom(...hostStates),
@@ -484,6 +573,8 @@ void t.test('any state with any inputs gives a lawful decision', async () => {
     request: fc.option(
       fc.record({
         state: fc.constantFrom(...requestStates),
+        operation: fc.constantFrom('PROVISION' as const, 'REINSTALL' as const, 'DEPROVISION' as const),
+        reinstallWishedAt: fc.option(anyTime),
         desiredPresence: fc.constantFrom('PRESENT' as const, 'ABSENT' as const),
         presence: fc.constantFrom('UNKNOWN' as const, 'PRESENT' as const, 'ABSENT' as const),
         externalId: fc.constantFrom(null, 'srv'),
@@ -534,14 +625,16 @@ void t.test('any state with any inputs gives a lawful decision', async () => {
   )
 })
 
-/** The moves that need no person. */
+/** The moves that need a person. */
+const byHand: ReadonlySet<string> = new Set(['release', 'retry', 'reinstall'])
+/** The moves that need none. */
 const reachableAlone = new Map(hostStates.map((state) => [state, statesFrom(state)]))
 
 function statesFrom(state: HostState): ReadonlySet<HostState> {
   const found = new Set([state])
   for (const from of found) {
     for (const event of hostEvents) {
-      const to = event === 'release' || event === 'retry' ? undefined : transitionHost(from, event)
+      const to = byHand.has(event) ? undefined : transitionHost(from, event)
       if (to !== undefined) found.add(to)
     }
   }
@@ -574,6 +667,13 @@ function expectLawful(view: HostView, decision: HostDecision): void {
   expect(
     action.kind !== 'deprovision' || (live && (request.desiredPresence === 'PRESENT' || action.failure !== null)),
     'a wish is made once',
+  )
+  expect(
+    action.kind !== 'deprovision' ||
+      request?.operation !== 'REINSTALL' ||
+      !['PROVISIONING', 'PROVISIONED'].includes(request.state) ||
+      ['RELEASING', 'ORDERED'].includes(host.state),
+    'a machine that was in use goes by a person alone',
   )
   expect(
     host.state !== 'RELEASED' || view.host.state === 'RELEASED' || !live || action.kind === 'cancel-request',
@@ -618,6 +718,7 @@ type Whim =
   | 'time'
   | 'release'
   | 'retry'
+  | 'reinstall'
   | 'forget'
 
 class World {
@@ -684,6 +785,29 @@ class World {
     }
   }
 
+  #reinstall(): void {
+    const { host, request } = this
+    try {
+      const moves = moveToReinstall({
+        host: { name: 'web-1', state: host.state, protected: false },
+        provider: null,
+        request,
+        machine: { name: 'm-1', state: 'ACTIVE', static: false, protected: false },
+      })
+      this.host = { ...host, state: moves.host, stateAt: this.now, lastError: null, phoneHomeAt: null }
+      this.#change({
+        state: moves.request,
+        operation: 'REINSTALL',
+        reinstallWishedAt: this.now,
+        provisionedAt: null,
+        phonedHomeAt: null,
+        lastError: null,
+      })
+    } catch (error) {
+      if (!(error instanceof HubError)) throw error
+    }
+  }
+
   whim(whim: Whim, code: FailureCode, minutes: number): void {
     const request = this.request
     const wanted = request?.desiredPresence === 'PRESENT'
@@ -705,8 +829,10 @@ class World {
           this.#change({ state: 'PROVISIONED', presence: 'PRESENT', provisionedAt: this.now, lastError: null })
         return
       case 'fail':
-        if (request?.state === 'PROVISIONING' && wanted)
-          this.#change({ state: 'FAILED', desiredPresence: 'ABSENT', lastError: failure(code) })
+        if (request?.state !== 'PROVISIONING' || !wanted) return
+        // What exists is kept, whatever goes wrong with it.
+        if (request.operation === 'REINSTALL') this.#change({ lastError: failure(code) })
+        else this.#change({ state: 'FAILED', desiredPresence: 'ABSENT', lastError: failure(code) })
         return
       case 'gone':
         if (request?.state === 'DEPROVISIONING') this.#change({ state: 'GONE', presence: 'ABSENT' })
@@ -737,6 +863,9 @@ class World {
         if (transitionHost(this.host.state, 'retry') !== undefined)
           this.host = { ...this.host, state: 'ORDERED', stateAt: this.now }
         return
+      case 'reinstall':
+        this.#reinstall()
+        return
       case 'forget':
         if (request !== null) this.#change({ state: 'GONE', forgottenBy: 'token/1' })
     }
@@ -763,6 +892,8 @@ const whims: readonly Whim[] = [
   'time',
   'release',
   'retry',
+  'reinstall',
+  'reinstall',
   'forget',
 ]
 const anyWhims = fc.array(

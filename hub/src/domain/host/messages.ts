@@ -14,7 +14,8 @@ export function describeMaking(request: RequestView, connection: ConnectionView)
     return `Provider ${request.providerName} is out of reach; it goes on once an instance connects`
   }
   if (request.state === 'PENDING') return `Waiting for an instance of provider ${request.providerName} to take it up`
-  return describeWork(request) ?? `Provider ${request.providerName} is making its machine`
+  const work = request.operation === 'REINSTALL' ? 'reinstalling' : 'making'
+  return describeWork(request) ?? `Provider ${request.providerName} is ${work} its machine`
 }
 
 /** How the removal of a machine goes. */

@@ -1,6 +1,6 @@
 import type { Address, Condition, EventDraft, EventReason, LastError, PowerState, Price, Progress } from '../facts.js'
 import type { MachineState } from '../machine/machine.js'
-import type { Presence, RequestState } from '../request/request.js'
+import type { Presence, RequestOperation, RequestState } from '../request/request.js'
 import type { ClassBootstrap, HostState, PlacementAttempt } from './host.js'
 import { transitionHost, type HostEvent } from './transitions.js'
 
@@ -39,6 +39,10 @@ export interface RequestView {
   readonly providerId: string
   readonly providerName: string
   readonly state: RequestState
+  /** REINSTALL also once it is done: from the first one on, the machine is one to be kept. */
+  readonly operation: RequestOperation
+  /** When the latest reinstall was wished for. */
+  readonly reinstallWishedAt: Date | null
   readonly desiredPresence: 'PRESENT' | 'ABSENT'
   readonly presence: Presence
   readonly externalId: string | null

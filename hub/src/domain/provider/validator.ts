@@ -11,6 +11,8 @@ export interface OrderToValidate {
   readonly workspace: string
   readonly machineClass: string
   readonly labels: Labels
+  /** The machine that the order would put a new system on. */
+  readonly reinstall?: { readonly externalId: string; readonly providerData: JsonObject }
 }
 
 /** Asks connected providers about orders. */

@@ -29,6 +29,9 @@ function record(overrides: Partial<RequestRecord> = {}): RequestRecord {
     createInDoubt: false,
     progress: null,
     rebootsDone: 0,
+    reinstalls: 0,
+    reinstallsDone: 0,
+    rescueSeen: 0,
     lastError: null,
     attempt: 0,
     ...overrides,
@@ -133,6 +136,37 @@ void t.test('a machine that vanished is told of once', async (t) => {
   )
 })
 
+void t.test('a reinstall is complete when it was counted; what goes wrong keeps the machine', async (t) => {
+  const before = record({
+    operation: 'REINSTALL',
+    operationGeneration: 3,
+    reinstalls: 2,
+    externalId: 's-1',
+    presence: 'PRESENT',
+  })
+  const completed = { operation: 'REINSTALL', operationGeneration: 3 }
+  t.equal(apply(before, { completed }).record.state, 'PROVISIONING', 'not counted: not complete')
+  t.equal(
+    apply(before, { completed: { ...completed, operationGeneration: 2 }, observed: { reinstallsDone: 1 } }).record
+      .state,
+    'PROVISIONING',
+    'the one before is not the newest',
+  )
+  const done = apply(before, { completed, observed: { reinstallsDone: 2, presence: 'PRESENT' } })
+  t.match(done.record, { state: 'PROVISIONED', reinstallsDone: 2, externalId: 's-1' })
+  t.match(
+    done.events.map(({ reason }) => reason),
+    ['Reinstalled', 'RequestProvisioned'],
+  )
+  const failed = apply(before, { failure: failure('INVALID_SPEC', false) })
+  t.match(failed, { giveUp: false, holdOffering: false, record: { state: 'PROVISIONING', attempt: 1 } })
+  const capacity = apply(before, { failure: failure('CAPACITY', false) })
+  t.match(capacity, { giveUp: false, holdOffering: false }, 'and holds no offering back')
+  const entered = apply(done.record, { observed: { rescue: 1 } })
+  t.match(entered, { record: { rescueSeen: 1 }, events: [{ reason: 'RescueChanged' }] })
+  t.match(apply(entered.record, { observed: { rescue: 0 } }).record, { rescueSeen: 0 })
+})
+
 void t.test('conditions move their time only with their status', async (t) => {
   const said = { type: 'DiskHealthy', status: 'TRUE', reason: 'Ok', message: '' } as const
   const first = mergeConditions([], [said], now)
@@ -150,6 +184,8 @@ const anyReport: fc.Arbitrary<ReportFacts> = fc.record(
         externalId: fc.constantFrom('s-1', 's-2'),
         power: fc.constantFrom('ON', 'OFF'),
         rebootsDone: fc.nat(5),
+        reinstallsDone: fc.nat(5),
+        rescue: fc.nat(3),
         createInDoubt: fc.boolean(),
       },
       { requiredKeys: [] },
@@ -162,7 +198,7 @@ const anyReport: fc.Arbitrary<ReportFacts> = fc.record(
       step: fc.constantFrom('', 'create'),
     }),
     completed: fc.record({
-      operation: fc.constantFrom('PROVISION', 'DEPROVISION', 'CLEAN'),
+      operation: fc.constantFrom('PROVISION', 'REINSTALL', 'DEPROVISION', 'CLEAN'),
       operationGeneration: fc.nat(3),
     }),
     progress: fc.record({ step: fc.string(), message: fc.string() }),
@@ -174,10 +210,10 @@ void t.test('whatever is reported, in whatever order', async (t) => {
   fc.assert(
     fc.property(
       fc.constantFrom(...requestStates),
-      fc.constantFrom('PROVISION' as const, 'DEPROVISION' as const),
+      fc.constantFrom('PROVISION' as const, 'REINSTALL' as const, 'DEPROVISION' as const),
       fc.array(anyReport, { maxLength: 12 }),
       (state, operation, reports) => {
-        let current = record({ state, operation, generation: 3, operationGeneration: 2 })
+        let current = record({ state, operation, generation: 3, operationGeneration: 2, reinstalls: 2 })
         for (const report of reports) {
           const before = current
           const outcome = apply(before, report)
@@ -186,6 +222,11 @@ void t.test('whatever is reported, in whatever order', async (t) => {
           if (current.observedGeneration < before.observedGeneration || current.observedGeneration > current.generation)
             return false
           if (current.rebootsDone < before.rebootsDone) return false
+          if (current.reinstallsDone < before.reinstallsDone || current.reinstallsDone > current.reinstalls)
+            return false
+          const installed = current.state === 'PROVISIONED' && before.state !== 'PROVISIONED'
+          if (operation === 'REINSTALL' && installed && current.reinstallsDone < current.reinstalls) return false
+          if (outcome.giveUp && operation !== 'PROVISION') return false
           if (current.state === 'GONE' && before.state !== 'GONE' && current.presence !== 'ABSENT') return false
           if (outcome.giveUp && current.state !== 'FAILED' && current.state !== 'PROVISIONED') return false
           if (outcome.holdOffering && !outcome.giveUp) return false

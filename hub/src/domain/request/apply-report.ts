@@ -33,6 +33,11 @@ export interface RequestRecord {
   readonly createInDoubt: boolean
   readonly progress: Progress | null
   readonly rebootsDone: number
+  /** Wished for, and done. */
+  readonly reinstalls: number
+  readonly reinstallsDone: number
+  /** The revision of the wish under which it runs its rescue system; 0: it runs its own. */
+  readonly rescueSeen: number
   readonly lastError: LastError | null
   /** Failures in a row. */
   readonly attempt: number
@@ -45,6 +50,8 @@ export interface ObservedFacts {
   readonly externalId?: string
   readonly power?: PowerState
   readonly rebootsDone?: number
+  readonly reinstallsDone?: number
+  readonly rescue?: number
   readonly addresses?: readonly Address[]
   readonly attributes?: JsonObject
   readonly conditions?: readonly Omit<Condition, 'lastTransitionAt'>[]
@@ -147,6 +154,9 @@ function observe(before: RequestRecord, report: ReportFacts, now: Date): Request
     externalId: observed.externalId ?? before.externalId,
     power: observed.power ?? before.power,
     rebootsDone: Math.max(before.rebootsDone, observed.rebootsDone ?? 0),
+    // Nobody has done more than was ever wished for.
+    reinstallsDone: Math.max(before.reinstallsDone, Math.min(observed.reinstallsDone ?? 0, before.reinstalls)),
+    rescueSeen: observed.rescue ?? before.rescueSeen,
     addresses: observed.addresses ?? before.addresses,
     attributes: observed.attributes ?? before.attributes,
     conditions:
@@ -164,9 +174,15 @@ function observedEvents(before: RequestRecord, after: RequestRecord): EventDraft
     events.push(event(before, 'PowerChanged', 'INFO', `Power is ${after.power ?? 'unknown'}`))
   }
   if (after.rebootsDone > before.rebootsDone) events.push(event(before, 'Rebooted', 'INFO', 'Rebooted'))
+  if (after.reinstallsDone > before.reinstallsDone)
+    events.push(event(before, 'Reinstalled', 'INFO', 'A new system was put on the machine'))
+  if (after.rescueSeen !== before.rescueSeen) {
+    const message = after.rescueSeen === 0 ? 'It runs its own system' : 'It runs its rescue system'
+    events.push(event(before, 'RescueChanged', 'INFO', message))
+  }
   if (
     before.state === 'PROVISIONED' &&
-    before.operation === 'PROVISION' &&
+    before.operation !== 'DEPROVISION' &&
     before.presence === 'PRESENT' &&
     after.presence === 'ABSENT'
   ) {
@@ -184,7 +200,7 @@ function fail(
   nextAttemptAt: Date,
 ): { readonly record: RequestRecord; readonly events: readonly EventDraft[]; readonly giveUp: boolean } {
   const attempt = record.attempt + 1
-  // Only a create can be given up. What exists must be kept, and what is to go must go: those are tried until they succeed.
+  // Only a create can be given up. What exists must be kept, and what is to go must go: those are tried until they succeed, or the wish is another one.
   const giveUp = !failure.retryable && record.operation === 'PROVISION' && record.state !== 'PROVISIONED'
   const lastError = nextLastError(failure, attempt, now, giveUp ? undefined : nextAttemptAt)
   const where = failure.step === '' ? '' : ` in step ${failure.step}`
@@ -202,7 +218,9 @@ function fail(
         record,
         'CreateInDoubt',
         'WARNING',
-        'A create was sent and its outcome is not known; it is looked up before the next try',
+        record.operation === 'REINSTALL'
+          ? 'A reinstall was sent and its outcome is not known; it is looked up before the next try'
+          : 'A create was sent and its outcome is not known; it is looked up before the next try',
       ),
     )
   }
@@ -216,7 +234,9 @@ function complete(
   const current =
     completed.operation === record.operation && completed.operationGeneration === record.operationGeneration
   if (!current) return { record, events: [] }
-  if (record.operation === 'PROVISION') {
+  // A reinstall that was only called complete, and not counted as done, ends nothing.
+  if (record.operation === 'REINSTALL' && record.reinstallsDone < record.reinstalls) return { record, events: [] }
+  if (record.operation !== 'DEPROVISION') {
     const first = record.state !== 'PROVISIONED'
     return {
       record: { ...record, state: 'PROVISIONED', attempt: 0, lastError: null, progress: null, createInDoubt: false },

@@ -3,6 +3,7 @@ import type { RequestState } from './request.js'
 export const requestEvents = [
   'claimed',
   'provisioned',
+  'reinstall',
   'failed',
   'deprovision-started',
   'gone',
@@ -31,6 +32,18 @@ export const requestTransitions: readonly RequestTransition[] = [
   },
   { from: 'PENDING', event: 'forgotten', to: 'GONE', why: 'a person' },
   { from: 'PROVISIONING', event: 'provisioned', to: 'PROVISIONED', why: 'the machine exists as wished' },
+  {
+    from: 'PROVISIONED',
+    event: 'reinstall',
+    to: 'PROVISIONING',
+    why: 'a person wants a new system on the machine, which stays',
+  },
+  {
+    from: 'PROVISIONING',
+    event: 'reinstall',
+    to: 'PROVISIONING',
+    why: 'a newer wish takes the place of a reinstall that is under way',
+  },
   { from: 'PROVISIONING', event: 'failed', to: 'FAILED', why: 'its provider gives up, or its deadline passed' },
   {
     from: 'PROVISIONING',

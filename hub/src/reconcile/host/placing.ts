@@ -1,6 +1,5 @@
 import { v7 as uuid } from 'uuid'
-import { mintToken } from '../../auth/tokens.js'
-import { renderUserData } from '../../domain/host/bootstrap.js'
+import { makeBootstrapSecrets } from '../../auth/bootstrap-secrets.js'
 import { keepWaiting, placeHost } from '../../domain/host/placed.js'
 import { watchMs, type HostDecision } from '../../domain/host/record.js'
 import { externalName, ownershipKey, shortName } from '../../domain/names.js'
@@ -18,8 +17,6 @@ import { loadCandidates } from '../../store/placement.js'
 import type { HostRow } from '../../store/tables.js'
 import type { ReconcilerDeps } from '../deps.js'
 
-/** A phone-home token outlives every deadline by this: a host that is late is late, and not locked out. */
-const phoneHomeMarginMs = 24 * 3_600_000
 /** Where all machines that would do are just being taken by others. */
 const takenPauseMs = 500
 
@@ -174,15 +171,6 @@ function makeDraft(
   now: Date,
 ): RequestDraft {
   const { bootstrap, shape } = row.class_spec
-  const { token, secretHash } = mintToken('phone-home', request.id)
-  const rendered = renderUserData(userData, {
-    hostname: row.hostname,
-    phoneHomeUrl: `${config.publicUrl}/phone-home/${token}`,
-    phoneHomeToken: token,
-  })
-  const expiresAt = new Date(
-    now.getTime() + bootstrap.provisionTimeoutMs + bootstrap.phoneHomeTimeoutMs + phoneHomeMarginMs,
-  )
   return {
     request: {
       provider_id: chosen.provider.id,
@@ -214,11 +202,13 @@ function makeDraft(
       machine_id: chosen.machine?.id ?? null,
       machine_name: chosen.machine?.name ?? null,
     },
-    secrets: {
-      userDataSealed: keyring.seal('request.user-data', request.id, rendered),
-      phoneHomeTokenHash: secretHash,
-      phoneHomeTokenSealed: keyring.seal('request.phone-home', request.id, token),
-      phoneHomeExpiresAt: expiresAt,
-    },
+    secrets: makeBootstrapSecrets(keyring, {
+      requestId: request.id,
+      hostname: row.hostname,
+      bootstrap,
+      userData,
+      publicUrl: config.publicUrl,
+      now,
+    }),
   }
 }

@@ -20,6 +20,17 @@ async function taken(budget: RateBudget, urgency: Urgency, most: number): Promis
   return count
 }
 
+void t.test('says how it stands', async (t) => {
+  let nowMs = 0
+  const budget = new RateBudget(() => nowMs)
+  t.strictSame(budget.state, { limit: 3_600, remaining: 3_600, resetsInMs: 0 })
+  await budget.take('urgent', new AbortController().signal)
+  budget.done({ limit: 3_600, remaining: 3_000 })
+  t.strictSame(budget.state, { limit: 3_600, remaining: 3_000, resetsInMs: 600_000 })
+  nowMs += 100_000
+  t.strictSame(budget.state, { limit: 3_600, remaining: 3_100, resetsInMs: 500_000 })
+})
+
 void t.test('reads the headers, and nothing else', async (t) => {
   const headers = (limit: string, remaining: string) =>
     new Headers({ 'RateLimit-Limit': limit, 'RateLimit-Remaining': remaining })

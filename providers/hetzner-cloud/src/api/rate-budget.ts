@@ -106,6 +106,13 @@ export class RateBudget {
     return Math.floor(this.#left)
   }
 
+  /** The whole of it, as it is believed to be now. */
+  get state(): { readonly limit: number; readonly remaining: number; readonly resetsInMs: number } {
+    this.#refill()
+    const resetsInMs = Math.ceil(((this.#limit - this.#left) * windowMs) / this.#limit)
+    return { limit: this.#limit, remaining: Math.max(0, this.left), resetsInMs }
+  }
+
   #refill(): void {
     const nowMs = this.#now()
     this.#left = Math.min(this.#limit, this.#left + ((nowMs - this.#countedAtMs) * this.#limit) / windowMs)

@@ -29,7 +29,7 @@ export class Guests {
     const nowMs = Date.now()
     for (const server of this.#project.servers.values()) {
       const boot = `${server.view.id}/${server.installation}`
-      if (server.view.status !== 'running' || this.#phoned.has(boot)) continue
+      if (server.view.status !== 'running' || server.inRescue || this.#phoned.has(boot)) continue
       if (nowMs < (server.runsSinceMs ?? nowMs) + this.#project.durations.boot) continue
       if (nowMs < (this.#notBeforeMs.get(boot) ?? 0)) continue
       const url = phoneHomeUrlOf(server.userData)

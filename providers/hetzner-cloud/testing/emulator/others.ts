@@ -13,7 +13,8 @@ export const otherHandlers: Handlers = {
   'GET /actions/{id}': (call) => ok({ action: actionOf(call) }),
   'GET /servers/actions': (call) => ok(listed('actions', actionsOf(call), withoutSort(call.query))),
   'GET /servers/actions/{id}': (call) => ok({ action: actionOf(call) }),
-  'GET /servers/{id}/actions': (call) => ok(listed('actions', actionsOf(call, idOf(call)), withoutSort(call.query))),
+  'GET /servers/{id}/actions': (call) =>
+    ok(listed('actions', newestFirst(call, actionsOf(call, idOf(call))), withoutSort(call.query))),
   'GET /servers/{id}/actions/{action_id}': (call) => ok({ action: actionOf(call, 'action_id') }),
 
   'GET /images': ({ project, query }) => {
@@ -54,7 +55,11 @@ function actionsOf({ project, query }: Call, serverId?: number): Action[] {
   )
 }
 
-/** Actions are sorted by what other things do not have; here they come in the order in which they began. */
+function newestFirst({ query }: Call, actions: Action[]): Action[] {
+  return query.getAll('sort').includes('id:desc') ? actions.reverse() : actions
+}
+
+/** Actions are sorted by what other things do not have; here they come in the order in which they began, or the other way round. */
 function withoutSort(query: URLSearchParams): URLSearchParams {
   const rest = new URLSearchParams(query)
   rest.delete('sort')

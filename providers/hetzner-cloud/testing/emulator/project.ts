@@ -39,6 +39,9 @@ export interface ServerRecord {
   /** Counts the times it began to run; a guest that phones home does so once for each installation. */
   installation: number
   runsSinceMs: number | undefined
+  /** Whether it was booted into the rescue system, and who may log in there. */
+  inRescue: boolean
+  rescueKeys: readonly number[]
 }
 
 interface RunningAction {

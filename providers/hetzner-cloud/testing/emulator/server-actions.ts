@@ -8,7 +8,7 @@ import type { Action, Image, Server } from './views.js'
 const root = 'POST /servers/{id}/actions'
 
 export const serverActionHandlers: Handlers = {
-  [`${root}/poweron`]: acting('start_server', 'start', running),
+  [`${root}/poweron`]: acting('start_server', 'start', boot),
   [`${root}/poweroff`]: acting('stop_server', 'stop', off),
   [`${root}/shutdown`]: (call) => {
     const server = idleServerOf(call)
@@ -23,7 +23,13 @@ export const serverActionHandlers: Handlers = {
   [`${root}/rebuild`]: rebuild,
   [`${root}/enable_rescue`]: (call) => {
     const server = idleServerOf(call)
-    const action = begin(call, server, 'enable_rescue', 'other', () => (server.view.rescue_enabled = true))
+    const { ssh_keys: keys = [] } = bodyOf<{ ssh_keys?: number[] }>(call)
+    for (const key of keys) call.project.get(call.project.sshKeys, key, 'SSH key')
+    if (server.view.rescue_enabled) throw new Refusal(409, 'conflict', 'the rescue system is enabled already')
+    const action = begin(call, server, 'enable_rescue', 'other', () => {
+      server.view.rescue_enabled = true
+      server.rescueKeys = keys
+    })
     return created({ action, root_password: 'emulated-rescue-password' })
   },
   [`${root}/disable_rescue`]: acting('disable_rescue', 'other', ({ view }) => (view.rescue_enabled = false)),
@@ -104,7 +110,13 @@ function off(server: ServerRecord): void {
 
 function reboot(server: ServerRecord): void {
   off(server)
-  // It boots into the rescue system once.
+  boot(server)
+}
+
+/** It boots into the rescue system once. */
+function boot(server: ServerRecord): void {
+  if (server.view.status === 'running') return
+  server.inRescue = server.view.rescue_enabled
   server.view.rescue_enabled = false
   running(server)
 }
@@ -120,7 +132,7 @@ function rebuild(call: Call) {
     server.view.image = image
     server.installation += 1
     if (userData !== undefined) server.userData = userData
-    running(server)
+    boot(server)
   })
   return created({ action, root_password: null })
 }

@@ -202,7 +202,14 @@ function newServer(
     primary_disk_size: type.disk,
     placement_group: group ?? null,
   }
-  return { view, userData: order.user_data ?? '', installation: 1, runsSinceMs: undefined }
+  return {
+    view,
+    userData: order.user_data ?? '',
+    installation: 1,
+    runsSinceMs: undefined,
+    inRescue: false,
+    rescueKeys: [],
+  }
 }
 
 export function running(server: ServerRecord): void {

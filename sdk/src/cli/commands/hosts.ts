@@ -226,6 +226,45 @@ export async function release(session: Session, name: string, flags: ReleaseFlag
   } else if (host !== undefined) session.printOne(type, host)
 }
 
+export interface ReinstallFlags {
+  readonly data?: readonly string[]
+  readonly dataFile?: string
+  readonly userDataFile?: string
+  readonly dryRun?: boolean
+  readonly yes?: boolean
+  readonly wait: boolean
+  readonly timeout: string
+}
+
+/** `host reinstall`: a new system on the machine that a host has; what is on its disks is lost. */
+export async function reinstall(session: Session, name: string, flags: ReinstallFlags): Promise<void> {
+  const timeoutMs = parseTimeout(flags.timeout)
+  const full = hostType.fullName(name, session.workspace)
+  const userData =
+    flags.userDataFile === undefined ? undefined : await readSecret(session, flags.userDataFile, 'user-data')
+  const request = {
+    name: full,
+    providerData: { ...dataFile(flags.dataFile), ...pairs(flags.data ?? [], '--data') },
+    ...(userData !== undefined && { userData }),
+  }
+  const client = await session.client()
+  const dryRun = flags.dryRun === true
+  if (!dryRun) await confirm(session, `Reinstall host ${name}, and lose its data`, flags.yes ?? false)
+  const answer = await client.hosts.reinstallHost({
+    ...request,
+    ...(dryRun ? { validateOnly: true } : { requestId: randomUUID() }),
+  })
+  for (const warning of answer.warnings) session.note(`note: ${warning}`)
+  if (answer.host === undefined) throw new CliError(exitCodes.failure, 'the hub gave no host')
+  if (dryRun || !flags.wait) {
+    session.printOne(type, answer.host)
+    if (!session.structured && !dryRun) session.note(`Follow it with: slipway wait host/${name} --for ready`)
+    return
+  }
+  const resource = await followHost(session, full, 'ready', timeoutMs)
+  if (resource !== undefined) session.printOne(type, resource)
+}
+
 /** `host retry`: leads a host out of ERROR. */
 export async function retry(session: Session, name: string): Promise<void> {
   const { host } = await (await session.client()).hosts.retryHost({ name: hostType.fullName(name, session.workspace) })

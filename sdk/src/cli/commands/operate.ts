@@ -101,21 +101,74 @@ export async function power(
   let { machine } = await client.machines.setMachinePower({ name: full, action, requestId: randomUUID() })
   const wanted = action === hub.PowerAction.OFF ? PowerState.OFF : PowerState.ON
   const reboots = machine?.reboots ?? 0n
-  const deadline = performance.now() + timeoutMs
+  if (flags.wait === true)
+    machine = await untilMachine(session, full, machine, {
+      isSo: (seen) => seen.power === wanted && seen.rebootsDone >= reboots,
+      describe: (seen) => `power of ${full} is ${PowerState[seen?.power ?? 0]}`,
+      timeout: flags.timeout,
+      timeoutMs,
+    })
+  if (machine !== undefined) session.printOne(machines, machine)
+}
+
+export interface RescueFlags {
+  readonly sshKey?: readonly string[]
+  readonly sshKeyFile?: readonly string[]
+  readonly leave?: boolean
+  readonly wait?: boolean
+  readonly timeout: string
+}
+
+/** `machine rescue NAME [--leave]`. */
+export async function rescue(session: Session, name: string, flags: RescueFlags): Promise<void> {
+  const timeoutMs = parseTimeout(flags.timeout)
+  const enabled = flags.leave !== true
+  const sshKeys = [...(flags.sshKey ?? [])]
+  const sshPublicKeys = (flags.sshKeyFile ?? []).map((file) => readFileSync(file, 'utf8').trim())
+  const given = sshKeys.length + sshPublicKeys.length
+  if (enabled && given === 0)
+    throw usageError('give --ssh-key or --ssh-key-file: the rescue system is entered by SSH key alone')
+  if (!enabled && given > 0) throw usageError('--leave takes no keys')
+  const client = await session.client()
+  const full = machines.fullName(name, session.workspace)
+  const request = { name: full, enabled, sshKeys, sshPublicKeys, requestId: randomUUID() }
+  let { machine } = await client.machines.setMachineRescue(request)
+  if (flags.wait === true)
+    machine = await untilMachine(session, full, machine, {
+      isSo: (seen) => seen.rescue === enabled,
+      describe: (seen) => `${full} runs its ${seen?.rescue === true ? 'rescue' : 'own'} system`,
+      timeout: flags.timeout,
+      timeoutMs,
+    })
+  if (machine !== undefined) session.printOne(machines, machine)
+}
+
+/** Looks at a machine until something is so. @throws CliError where it is not in time, or the wait is broken off. */
+async function untilMachine(
+  session: Session,
+  name: string,
+  first: hub.Machine | undefined,
+  wait: {
+    readonly isSo: (machine: hub.Machine) => boolean
+    readonly describe: (machine: hub.Machine | undefined) => string
+    readonly timeout: string
+    readonly timeoutMs: number
+  },
+): Promise<hub.Machine | undefined> {
+  const client = await session.client()
+  const deadline = performance.now() + wait.timeoutMs
   const { signal } = session.surroundings
-  while (flags.wait === true && !(machine?.power === wanted && machine.rebootsDone >= reboots)) {
+  let machine = first
+  while (machine === undefined || !wait.isSo(machine)) {
     if (signal.aborted) throw new CliError(exitCodes.interrupted, 'stopped waiting; what was asked for goes on')
     if (performance.now() > deadline) {
       const error = machine?.lastError === undefined ? '' : `; last error: ${machine.lastError.message}`
-      throw new CliError(
-        exitCodes.timedOut,
-        `power of ${full} is ${PowerState[machine?.power ?? 0]} after ${flags.timeout}${error}`,
-      )
+      throw new CliError(exitCodes.timedOut, `${wait.describe(machine)} after ${wait.timeout}${error}`)
     }
     await sleep(lookEveryMs, undefined, { signal }).catch(() => undefined)
-    machine = (await client.machines.getMachine({ name: full })).machine
+    machine = (await client.machines.getMachine({ name })).machine
   }
-  if (machine !== undefined) session.printOne(machines, machine)
+  return machine
 }
 
 /** `machine accept|retry|cordon|uncordon` and `machine maintenance on|off`. */

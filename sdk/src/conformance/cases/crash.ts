@@ -7,10 +7,10 @@ import { CaseSkipped, expectEqual } from '../until.js'
 import { gone } from './delete.js'
 import { expectGone, pause, reportNumber, strikeAt, untilItExists } from './moments.js'
 
-type Failpoint = `sdk.${'effect' | 'report' | 'delete'}.${'before' | 'after'}`
+export type Failpoint = `sdk.${'effect' | 'report' | 'delete'}.${'before' | 'after'}`
 
 /** Starts an instance that dies at that moment, hands it an item, and waits for its death. */
-async function dieAt(
+export async function dieAt(
   bench: Bench,
   failpoint: Failpoint,
   make: () => Promise<Item>,
@@ -26,7 +26,7 @@ async function dieAt(
 }
 
 /** The same instance once more, or another one. */
-async function successor(bench: Bench, dead: Instance, who: 'itself' | 'another'): Promise<Instance> {
+export async function successor(bench: Bench, dead: Instance, who: 'itself' | 'another'): Promise<Instance> {
   if (who === 'another') return bench.instance()
   const before = dead.sessions.at(-1)
   dead.start({ SLIPWAY_FAILPOINTS: '' })

@@ -15,6 +15,8 @@ import { orphanCases } from './orphans.js'
 import { ownershipCases } from './ownership.js'
 import { powerCases } from './power.js'
 import { rackCases } from './rack.js'
+import { reinstallCases } from './reinstall.js'
+import { rescueCases } from './rescue.js'
 import { schemaCases } from './schema.js'
 import { settingsCases } from './settings.js'
 import { stoppingCases } from './stopping.js'
@@ -41,6 +43,8 @@ export const allCases: readonly Case[] = [
   ...offeringsCases,
   ...failureCases,
   ...powerCases,
+  ...reinstallCases,
+  ...rescueCases,
   ...rackCases,
   ...stoppingCases,
   ...idleCases,

@@ -57,10 +57,12 @@ export class Item {
     return this.desired.spec?.ownershipKey ?? ''
   }
 
-  /** A new wish: its generation rises, and with another operation that of the operation too. */
+  /** A new wish: its generation rises, and with another operation, or one more reinstall, that of the operation too. */
   wish(change: DesiredInit): this {
     const { $typeName: _type, $unknown: _unknown, ...before } = this.desired
-    const another = change.operation !== undefined && change.operation !== this.desired.operation
+    const another =
+      (change.operation !== undefined && change.operation !== this.desired.operation) ||
+      (change.reinstalls !== undefined && change.reinstalls !== this.desired.reinstalls)
     this.desired = create(DesiredSchema, {
       ...before,
       operationGeneration: this.desired.operationGeneration + (another ? 1n : 0n),
@@ -168,6 +170,8 @@ function merge(before: Observed, said: Observed): Observed {
     addresses: said.addresses.length > 0 ? said.addresses : before.addresses,
     conditions: said.conditions.length > 0 ? said.conditions : before.conditions,
     ...(said.rebootsDone !== undefined && { rebootsDone: said.rebootsDone }),
+    ...(said.reinstallsDone !== undefined && { reinstallsDone: said.reinstallsDone }),
+    ...(said.rescue !== undefined && { rescue: said.rescue }),
     ...(said.attributes !== undefined && { attributes: said.attributes }),
     ...(said.createInDoubt !== undefined && { createInDoubt: said.createInDoubt }),
     ...(said.hardware !== undefined && { hardware: said.hardware }),

@@ -47,7 +47,17 @@ export const folderAdapter: Adapter = {
     const cloud = cloudOf(world)
     return Array.from({ length: count }, (_, index) => {
       const id = `planted-${name}-${index}`
-      cloud.put({ id, name, key: ownershipKey, power: 'on', reboots: 0, runsAtMs: 0 })
+      cloud.put({
+        id,
+        name,
+        key: ownershipKey,
+        power: 'on',
+        reboots: 0,
+        reinstalls: 0,
+        mark: 0,
+        rescue: false,
+        runsAtMs: 0,
+      })
       return id
     })
   },
@@ -62,6 +72,6 @@ function cloudOf(world: World): FolderCloud {
   return new FolderCloud(folderOf(world))
 }
 
-function thingOf({ id, name, key, power, reboots }: FolderMachine) {
-  return { kind: 'server', externalId: id, name, ownershipKey: key, power, reboots }
+function thingOf({ id, name, key, power, reboots, reinstalls, rescue }: FolderMachine) {
+  return { kind: 'server', externalId: id, name, ownershipKey: key, power, reboots, reinstalls, rescue }
 }

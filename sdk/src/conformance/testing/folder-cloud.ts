@@ -20,6 +20,10 @@ export interface FolderMachine {
   readonly key: string
   readonly power: 'on' | 'off'
   readonly reboots: number
+  readonly reinstalls: number
+  /** Which reinstall it was that was done last, in its caller's own count. */
+  readonly mark: number
+  readonly rescue: boolean
   /** When it runs, and when it is gone, by the time of day; the latter is absent while nobody has asked for it. */
   readonly runsAtMs: number
   readonly goneAtMs?: number
@@ -73,7 +77,8 @@ export class FolderCloud {
     const { full = false, losesAnswer = false, createMs = 100, ...others } = this.faults
     if (full) throw new FolderError('full')
     const id = `m-${randomBytes(4).toString('hex')}`
-    const machine: FolderMachine = { id, name, key, power: 'on', reboots: 0, runsAtMs: Date.now() + createMs }
+    const counts = { reboots: 0, reinstalls: 0, mark: 0, rescue: false }
+    const machine: FolderMachine = { id, name, key, power: 'on', ...counts, runsAtMs: Date.now() + createMs }
     this.put(machine)
     if (!losesAnswer) return machine
     this.faults = { full, createMs, ...others }
@@ -102,10 +107,28 @@ export class FolderCloud {
   }
 
   async power(id: string, wish: 'on' | 'off' | 'reboot'): Promise<void> {
-    await this.#call('write')
-    const machine = this.all().find((each) => each.id === id)
-    if (machine === undefined) throw new FolderError('missing')
-    this.put(wish === 'reboot' ? { ...machine, reboots: machine.reboots + 1 } : { ...machine, power: wish })
+    const { rescue, ...machine } = await this.#written(id)
+    // What starts anew starts its own system.
+    if (wish === 'on') this.put({ ...machine, rescue, power: 'on' })
+    else if (wish === 'off') this.put({ ...machine, rescue: false, power: 'off' })
+    else this.put({ ...machine, rescue: false, reboots: machine.reboots + 1 })
+  }
+
+  /** Puts a new system on a machine. */
+  async reinstall(id: string, mark: number): Promise<void> {
+    const machine = await this.#written(id)
+    const { losesAnswer = false, ...others } = this.faults
+    this.put({ ...machine, power: 'on', rescue: false, reinstalls: machine.reinstalls + 1, mark })
+    if (!losesAnswer) return
+    this.faults = others
+    await delay(200)
+    throw new FolderError('no-answer')
+  }
+
+  /** Starts a machine into its rescue system, or into its own. */
+  async rescue(id: string, enabled: boolean): Promise<void> {
+    const machine = await this.#written(id)
+    this.put({ ...machine, rescue: enabled })
   }
 
   /** What exists, past the API. */
@@ -146,6 +169,13 @@ export class FolderCloud {
 
   get #machines(): string {
     return join(this.#dir, 'machines')
+  }
+
+  async #written(id: string): Promise<FolderMachine> {
+    await this.#call('write')
+    const machine = this.all().find((each) => each.id === id)
+    if (machine === undefined) throw new FolderError('missing')
+    return machine
   }
 
   async #call(kind: 'read' | 'write'): Promise<void> {

@@ -137,7 +137,11 @@ export function folderProvider(
       if (has('keeps-its-credentials-in-a-file')) writeFileSync(join(stateDir, 'cache'), token)
       if (!has('takes-any-credentials')) await call(context, (cloud) => cloud.page(0))
     },
-    async validate(context, spec): Promise<readonly Violation[]> {
+    async validate(context, spec, reinstall): Promise<readonly Violation[]> {
+      if (reinstall !== undefined && has('refuses-reinstalls-while-it-is-full')) {
+        const { full = false } = new FolderCloud(context.config.dir, context.credentials.token).faults
+        if (full) return [{ field: 'spec.type_id', description: `there is no ${spec.typeId} left` }]
+      }
       if (has('makes-what-it-validates')) await call(context, (cloud) => cloud.create(spec.name, ''))
       if (has('has-nothing-against-any-order') || types.includes(spec.typeId)) return []
       return [{ field: 'spec.type_id', description: `there is no ${spec.typeId}; take one of ${types.join(', ')}` }]
@@ -165,6 +169,31 @@ export function folderProvider(
     async power(context, id, wish) {
       const times = wish === 'reboot' && has('reboots-twice') ? 2 : 1
       for (let time = 0; time < times; time += 1) await call(context, (cloud) => cloud.power(id, wish))
+    },
+    async reinstall(context, { externalId, reinstall }, spec) {
+      if (has('makes-another-machine-where-it-reinstalls')) {
+        await call(context, (cloud) => cloud.remove(externalId))
+        await call(context, (cloud) => cloud.create(spec.name, spec.ownershipKey))
+        return { externalId, power: 'on' }
+      }
+      const looks = !has('never-looks-before-it-reinstalls')
+      await context.step('reinstall', {
+        find: async () => {
+          const machine = await call(context, (cloud) => cloud.get(externalId))
+          return looks && machine?.mark === reinstall ? reinstall : undefined
+        },
+        run: async () => {
+          const times = has('reinstalls-twice') ? 2 : 1
+          for (let time = 0; time < times; time += 1)
+            await call(context, (cloud) => cloud.reinstall(externalId, reinstall))
+          return reinstall
+        },
+      })
+      return { externalId, power: 'on' }
+    },
+    async rescue(context, id, wish) {
+      if (has('starts-no-rescue-system') || (has('never-leaves-its-rescue-system') && !wish.enabled)) return
+      await call(context, (cloud) => cloud.rescue(id, wish.enabled))
     },
   }
 }

@@ -36,6 +36,8 @@ export function provision(view: HostView): PhaseOutcome {
   if (request === null || view.host.state === 'READY') return goOn(view.host)
   const events: EventDraft[] = []
   let host: HostRecord = { ...view.host, stateMessage: describeMaking(request, view.connection) }
+  const { lastError } = request
+  if (isReinstalling(request) && lastError !== null && !lastError.retryable) return failHost(host, lastError, now)
   if (host.state === 'PLACED' && request.state === 'PROVISIONING') {
     host = moveHost(host, 'claimed', now, host.stateMessage)
     events.push(hostEvent(host, 'HostProvisioning', 'INFO', `Provider ${request.providerName} is making its machine`))
@@ -63,6 +65,11 @@ export function provision(view: HostView): PhaseOutcome {
   return goOn(host, events)
 }
 
+/** Whether a new system is being put on a machine that its host has had before. */
+function isReinstalling(request: RequestView): boolean {
+  return request.operation === 'REINSTALL' && request.state === 'PROVISIONING'
+}
+
 /** Whether the machine has said of itself that it is up, where its class asks for that. */
 export function isRegistered(host: HostRecord, request: RequestView): boolean {
   return !host.bootstrap.phoneHome || request.phonedHomeAt !== null
@@ -81,6 +88,8 @@ export function deadlines(view: HostView): PhaseOutcome {
   const leftMs = Math.max(deadline.at, earliest) - now.getTime()
   if (leftMs > 0) return decide(host, Math.min(leftMs, watchMs))
   const error = makeError('TIMEOUT', deadline.message, deadline.step, now)
+  // It was in use before: a person decides what becomes of it. If it speaks up late, its host is READY.
+  if (request.operation === 'REINSTALL') return failHost(host, error, now)
   return leaveAttempt(
     view,
     request,
@@ -105,10 +114,11 @@ function deadlineOf({ bootstrap, state }: HostRecord, request: RequestView): Dea
   }
   const last =
     request.lastError === null ? '' : `; the last failure was ${request.lastError.code}: ${request.lastError.message}`
+  const what = request.operation === 'REINSTALL' ? 'Reinstalling' : 'Provisioning'
   return {
-    at: request.createdAt.getTime() + bootstrap.provisionTimeoutMs,
+    at: (request.reinstallWishedAt ?? request.createdAt).getTime() + bootstrap.provisionTimeoutMs,
     step: '',
-    message: `Provisioning was not done within ${inWords(bootstrap.provisionTimeoutMs)}${last}`,
+    message: `${what} was not done within ${inWords(bootstrap.provisionTimeoutMs)}${last}`,
   }
 }
 

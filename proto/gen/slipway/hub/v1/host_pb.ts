@@ -70,14 +70,14 @@ export type Host = Message<"slipway.hub.v1.Host"> & {
   placement?: Placement | undefined;
 
   /**
-   * In the provider's own terms, laid over the class's own. It must match the provider's data_schema. Cannot be changed.
+   * In the provider's own terms, laid over the class's own. It must match the provider's data_schema. A reinstall alone changes it.
    *
    * @generated from field: google.protobuf.Struct provider_data = 7;
    */
   providerData?: JsonObject | undefined;
 
   /**
-   * User-data for its first boot. It may hold secrets: never read back. Cannot be changed. 64 KiB at most.
+   * User-data for its first boot. It may hold secrets: never read back. A reinstall alone changes it. 64 KiB at most.
    *
    * @generated from field: string user_data = 8;
    */
@@ -434,7 +434,7 @@ export enum HostState {
   PLACED = 2,
 
   /**
-   * Its machine is being made.
+   * Its machine is being made, or reinstalled.
    *
    * @generated from enum value: HOST_STATE_PROVISIONING = 3;
    */

@@ -6,18 +6,18 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import type { FieldMask } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_field_mask } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_field_mask, file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
 import type { ChangeType } from "./common_pb.js";
 import { file_slipway_hub_v1_common } from "./common_pb.js";
 import type { Host, HostState, PlacementCandidate } from "./host_pb.js";
 import { file_slipway_hub_v1_host } from "./host_pb.js";
-import type { Message } from "@bufbuild/protobuf";
+import type { JsonObject, Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file slipway/hub/v1/host_service.proto.
  */
 export const file_slipway_hub_v1_host_service: GenFile = /*@__PURE__*/
-  fileDesc("CiFzbGlwd2F5L2h1Yi92MS9ob3N0X3NlcnZpY2UucHJvdG8SDnNsaXB3YXkuaHViLnYxIssBChFDcmVhdGVIb3N0UmVxdWVzdBIaCgZwYXJlbnQYASABKAlCCrpIB3IFEAEYgAISOQoHaG9zdF9pZBgCIAEoCUIoukglciMyIV5bYS16XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIqCgRob3N0GAMgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdEIGukgDyAEBEhwKCnJlcXVlc3RfaWQYBCABKAlCCLpIBXIDGIABEhUKDXZhbGlkYXRlX29ubHkYBSABKAgiggEKEkNyZWF0ZUhvc3RSZXNwb25zZRIiCgRob3N0GAEgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdBI2CgpjYW5kaWRhdGVzGAIgAygLMiIuc2xpcHdheS5odWIudjEuUGxhY2VtZW50Q2FuZGlkYXRlEhAKCHdhcm5pbmdzGAMgAygJIioKDkdldEhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiNQoPR2V0SG9zdFJlc3BvbnNlEiIKBGhvc3QYASABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0Ir8BCgpIb3N0RmlsdGVyEjgKBnN0YXRlcxgBIAMoDjIZLnNsaXB3YXkuaHViLnYxLkhvc3RTdGF0ZUINukgKkgEHIgWCAQIQARIbCglwcm92aWRlcnMYAiADKAlCCLpIBZIBAhBkEiEKD21hY2hpbmVfY2xhc3NlcxgDIAMoCUIIukgFkgECEGQSIAoObGFiZWxfc2VsZWN0b3IYBCABKAlCCLpIBXIDGIAgEhUKDXNob3dfcmVsZWFzZWQYBSABKAgilAEKEExpc3RIb3N0c1JlcXVlc3QSGgoGcGFyZW50GAEgASgJQgq6SAdyBRABGIACEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACBIqCgZmaWx0ZXIYBCABKAsyGi5zbGlwd2F5Lmh1Yi52MS5Ib3N0RmlsdGVyImMKEUxpc3RIb3N0c1Jlc3BvbnNlEiMKBWhvc3RzGAEgAygLMhQuc2xpcHdheS5odWIudjEuSG9zdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAkihwEKEVVwZGF0ZUhvc3RSZXF1ZXN0EioKBGhvc3QYASABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0Qga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKDXZhbGlkYXRlX29ubHkYAyABKAgiOAoSVXBkYXRlSG9zdFJlc3BvbnNlEiIKBGhvc3QYASABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0IlIKEURlbGV0ZUhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISDAoEZXRhZxgCIAEoCRIVCg1hbGxvd19taXNzaW5nGAMgASgIIjgKEkRlbGV0ZUhvc3RSZXNwb25zZRIiCgRob3N0GAEgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdCKPAQoRV2F0Y2hIb3N0c1JlcXVlc3QSGgoGcGFyZW50GAEgASgJQgq6SAdyBRABGIACEhYKBG5hbWUYAiABKAlCCLpIBXIDGIACEioKBmZpbHRlchgDIAEoCzIaLnNsaXB3YXkuaHViLnYxLkhvc3RGaWx0ZXISGgoIcmV2aXNpb24YBCABKAlCCLpIBXIDGIAIImMKEldhdGNoSG9zdHNSZXNwb25zZRIrCgdjaGFuZ2VzGAEgAygLMhouc2xpcHdheS5odWIudjEuSG9zdENoYW5nZRIQCghyZXZpc2lvbhgCIAEoCRIOCgZzeW5jZWQYAyABKAgiWgoKSG9zdENoYW5nZRIoCgR0eXBlGAEgASgOMhouc2xpcHdheS5odWIudjEuQ2hhbmdlVHlwZRIiCgRob3N0GAIgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdCIsChBSZXRyeUhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiNwoRUmV0cnlIb3N0UmVzcG9uc2USIgoEaG9zdBgBIAEoCzIULnNsaXB3YXkuaHViLnYxLkhvc3Qy3QQKC0hvc3RTZXJ2aWNlElMKCkNyZWF0ZUhvc3QSIS5zbGlwd2F5Lmh1Yi52MS5DcmVhdGVIb3N0UmVxdWVzdBoiLnNsaXB3YXkuaHViLnYxLkNyZWF0ZUhvc3RSZXNwb25zZRJPCgdHZXRIb3N0Eh4uc2xpcHdheS5odWIudjEuR2V0SG9zdFJlcXVlc3QaHy5zbGlwd2F5Lmh1Yi52MS5HZXRIb3N0UmVzcG9uc2UiA5ACARJVCglMaXN0SG9zdHMSIC5zbGlwd2F5Lmh1Yi52MS5MaXN0SG9zdHNSZXF1ZXN0GiEuc2xpcHdheS5odWIudjEuTGlzdEhvc3RzUmVzcG9uc2UiA5ACARJTCgpVcGRhdGVIb3N0EiEuc2xpcHdheS5odWIudjEuVXBkYXRlSG9zdFJlcXVlc3QaIi5zbGlwd2F5Lmh1Yi52MS5VcGRhdGVIb3N0UmVzcG9uc2USUwoKRGVsZXRlSG9zdBIhLnNsaXB3YXkuaHViLnYxLkRlbGV0ZUhvc3RSZXF1ZXN0GiIuc2xpcHdheS5odWIudjEuRGVsZXRlSG9zdFJlc3BvbnNlElUKCldhdGNoSG9zdHMSIS5zbGlwd2F5Lmh1Yi52MS5XYXRjaEhvc3RzUmVxdWVzdBoiLnNsaXB3YXkuaHViLnYxLldhdGNoSG9zdHNSZXNwb25zZTABElAKCVJldHJ5SG9zdBIgLnNsaXB3YXkuaHViLnYxLlJldHJ5SG9zdFJlcXVlc3QaIS5zbGlwd2F5Lmh1Yi52MS5SZXRyeUhvc3RSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_field_mask, file_slipway_hub_v1_common, file_slipway_hub_v1_host]);
+  fileDesc("CiFzbGlwd2F5L2h1Yi92MS9ob3N0X3NlcnZpY2UucHJvdG8SDnNsaXB3YXkuaHViLnYxIssBChFDcmVhdGVIb3N0UmVxdWVzdBIaCgZwYXJlbnQYASABKAlCCrpIB3IFEAEYgAISOQoHaG9zdF9pZBgCIAEoCUIoukglciMyIV5bYS16XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIqCgRob3N0GAMgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdEIGukgDyAEBEhwKCnJlcXVlc3RfaWQYBCABKAlCCLpIBXIDGIABEhUKDXZhbGlkYXRlX29ubHkYBSABKAgiggEKEkNyZWF0ZUhvc3RSZXNwb25zZRIiCgRob3N0GAEgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdBI2CgpjYW5kaWRhdGVzGAIgAygLMiIuc2xpcHdheS5odWIudjEuUGxhY2VtZW50Q2FuZGlkYXRlEhAKCHdhcm5pbmdzGAMgAygJIioKDkdldEhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiNQoPR2V0SG9zdFJlc3BvbnNlEiIKBGhvc3QYASABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0Ir8BCgpIb3N0RmlsdGVyEjgKBnN0YXRlcxgBIAMoDjIZLnNsaXB3YXkuaHViLnYxLkhvc3RTdGF0ZUINukgKkgEHIgWCAQIQARIbCglwcm92aWRlcnMYAiADKAlCCLpIBZIBAhBkEiEKD21hY2hpbmVfY2xhc3NlcxgDIAMoCUIIukgFkgECEGQSIAoObGFiZWxfc2VsZWN0b3IYBCABKAlCCLpIBXIDGIAgEhUKDXNob3dfcmVsZWFzZWQYBSABKAgilAEKEExpc3RIb3N0c1JlcXVlc3QSGgoGcGFyZW50GAEgASgJQgq6SAdyBRABGIACEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACBIqCgZmaWx0ZXIYBCABKAsyGi5zbGlwd2F5Lmh1Yi52MS5Ib3N0RmlsdGVyImMKEUxpc3RIb3N0c1Jlc3BvbnNlEiMKBWhvc3RzGAEgAygLMhQuc2xpcHdheS5odWIudjEuSG9zdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAkihwEKEVVwZGF0ZUhvc3RSZXF1ZXN0EioKBGhvc3QYASABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0Qga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKDXZhbGlkYXRlX29ubHkYAyABKAgiOAoSVXBkYXRlSG9zdFJlc3BvbnNlEiIKBGhvc3QYASABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0IlIKEURlbGV0ZUhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISDAoEZXRhZxgCIAEoCRIVCg1hbGxvd19taXNzaW5nGAMgASgIIjgKEkRlbGV0ZUhvc3RSZXNwb25zZRIiCgRob3N0GAEgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdCKPAQoRV2F0Y2hIb3N0c1JlcXVlc3QSGgoGcGFyZW50GAEgASgJQgq6SAdyBRABGIACEhYKBG5hbWUYAiABKAlCCLpIBXIDGIACEioKBmZpbHRlchgDIAEoCzIaLnNsaXB3YXkuaHViLnYxLkhvc3RGaWx0ZXISGgoIcmV2aXNpb24YBCABKAlCCLpIBXIDGIAIImMKEldhdGNoSG9zdHNSZXNwb25zZRIrCgdjaGFuZ2VzGAEgAygLMhouc2xpcHdheS5odWIudjEuSG9zdENoYW5nZRIQCghyZXZpc2lvbhgCIAEoCRIOCgZzeW5jZWQYAyABKAgiWgoKSG9zdENoYW5nZRIoCgR0eXBlGAEgASgOMhouc2xpcHdheS5odWIudjEuQ2hhbmdlVHlwZRIiCgRob3N0GAIgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdCIsChBSZXRyeUhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiNwoRUmV0cnlIb3N0UmVzcG9uc2USIgoEaG9zdBgBIAEoCzIULnNsaXB3YXkuaHViLnYxLkhvc3Qi1AEKFFJlaW5zdGFsbEhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISDAoEZXRhZxgCIAEoCRIcCgpyZXF1ZXN0X2lkGAMgASgJQgi6SAVyAxiAARIuCg1wcm92aWRlcl9kYXRhGAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIhCgl1c2VyX2RhdGEYBSABKAlCCbpIBnIEKICABEgAiAEBEhUKDXZhbGlkYXRlX29ubHkYBiABKAhCDAoKX3VzZXJfZGF0YSJNChVSZWluc3RhbGxIb3N0UmVzcG9uc2USIgoEaG9zdBgBIAEoCzIULnNsaXB3YXkuaHViLnYxLkhvc3QSEAoId2FybmluZ3MYAiADKAkyuwUKC0hvc3RTZXJ2aWNlElMKCkNyZWF0ZUhvc3QSIS5zbGlwd2F5Lmh1Yi52MS5DcmVhdGVIb3N0UmVxdWVzdBoiLnNsaXB3YXkuaHViLnYxLkNyZWF0ZUhvc3RSZXNwb25zZRJPCgdHZXRIb3N0Eh4uc2xpcHdheS5odWIudjEuR2V0SG9zdFJlcXVlc3QaHy5zbGlwd2F5Lmh1Yi52MS5HZXRIb3N0UmVzcG9uc2UiA5ACARJVCglMaXN0SG9zdHMSIC5zbGlwd2F5Lmh1Yi52MS5MaXN0SG9zdHNSZXF1ZXN0GiEuc2xpcHdheS5odWIudjEuTGlzdEhvc3RzUmVzcG9uc2UiA5ACARJTCgpVcGRhdGVIb3N0EiEuc2xpcHdheS5odWIudjEuVXBkYXRlSG9zdFJlcXVlc3QaIi5zbGlwd2F5Lmh1Yi52MS5VcGRhdGVIb3N0UmVzcG9uc2USUwoKRGVsZXRlSG9zdBIhLnNsaXB3YXkuaHViLnYxLkRlbGV0ZUhvc3RSZXF1ZXN0GiIuc2xpcHdheS5odWIudjEuRGVsZXRlSG9zdFJlc3BvbnNlElUKCldhdGNoSG9zdHMSIS5zbGlwd2F5Lmh1Yi52MS5XYXRjaEhvc3RzUmVxdWVzdBoiLnNsaXB3YXkuaHViLnYxLldhdGNoSG9zdHNSZXNwb25zZTABElAKCVJldHJ5SG9zdBIgLnNsaXB3YXkuaHViLnYxLlJldHJ5SG9zdFJlcXVlc3QaIS5zbGlwd2F5Lmh1Yi52MS5SZXRyeUhvc3RSZXNwb25zZRJcCg1SZWluc3RhbGxIb3N0EiQuc2xpcHdheS5odWIudjEuUmVpbnN0YWxsSG9zdFJlcXVlc3QaJS5zbGlwd2F5Lmh1Yi52MS5SZWluc3RhbGxIb3N0UmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_field_mask, file_google_protobuf_struct, file_slipway_hub_v1_common, file_slipway_hub_v1_host]);
 
 /**
  * CreateHostRequest orders a host.
@@ -531,6 +531,91 @@ export const RetryHostResponseSchema: GenMessage<RetryHostResponse> = /*@__PURE_
   messageDesc(file_slipway_hub_v1_host_service, 15);
 
 /**
+ * ReinstallHostRequest names one, and says what is to be different.
+ *
+ * @generated from message slipway.hub.v1.ReinstallHostRequest
+ */
+export type ReinstallHostRequest = Message<"slipway.hub.v1.ReinstallHostRequest"> & {
+  /**
+   * `workspaces/{workspace}/hosts/{id}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Where given, it must be the current one.
+   *
+   * @generated from field: string etag = 2;
+   */
+  etag: string;
+
+  /**
+   * Idempotency key: a reinstall with a key that was seen before is not wished for again.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+
+  /**
+   * Laid over what the machine was made with, for example another image. It must match the provider's data_schema; what a reinstall
+   * cannot change is refused. The host keeps it.
+   *
+   * @generated from field: google.protobuf.Struct provider_data = 4;
+   */
+  providerData?: JsonObject | undefined;
+
+  /**
+   * New user-data, which the host keeps. Absent: as it was ordered. It may hold secrets: never read back. 64 KiB at most.
+   *
+   * @generated from field: optional string user_data = 5;
+   */
+  userData?: string | undefined;
+
+  /**
+   * Check, but store nothing.
+   *
+   * @generated from field: bool validate_only = 6;
+   */
+  validateOnly: boolean;
+};
+
+/**
+ * Describes the message slipway.hub.v1.ReinstallHostRequest.
+ * Use `create(ReinstallHostRequestSchema)` to create a new message.
+ */
+export const ReinstallHostRequestSchema: GenMessage<ReinstallHostRequest> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_host_service, 16);
+
+/**
+ * ReinstallHostResponse is what it is now.
+ *
+ * @generated from message slipway.hub.v1.ReinstallHostResponse
+ */
+export type ReinstallHostResponse = Message<"slipway.hub.v1.ReinstallHostResponse"> & {
+  /**
+   * The host.
+   *
+   * @generated from field: slipway.hub.v1.Host host = 1;
+   */
+  host?: Host | undefined;
+
+  /**
+   * What was not checked, and why: for example that the provider was out of reach.
+   *
+   * @generated from field: repeated string warnings = 2;
+   */
+  warnings: string[];
+};
+
+/**
+ * Describes the message slipway.hub.v1.ReinstallHostResponse.
+ * Use `create(ReinstallHostResponseSchema)` to create a new message.
+ */
+export const ReinstallHostResponseSchema: GenMessage<ReinstallHostResponse> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_host_service, 17);
+
+/**
  * HostService is where hosts are ordered, kept and released.
  *
  * @generated from service slipway.hub.v1.HostService
@@ -610,6 +695,21 @@ export const HostService: GenService<{
     methodKind: "unary";
     input: typeof RetryHostRequestSchema;
     output: typeof RetryHostResponseSchema;
+  },
+  /**
+   * ReinstallHost puts a new system on a host's machine. The machine, its id and its addresses stay; what is on its disks is lost.
+   * The host goes through PROVISIONING and BOOTSTRAPPING to READY again, with a new phone-home token. A wish that comes while one
+   * is under way takes its place. What goes wrong leads to ERROR, and removes nothing.
+   *
+   * INVALID_ARGUMENT / PROVIDER_DATA_INVALID; FAILED_PRECONDITION / REINSTALL_UNSUPPORTED, HOST_STATE_FORBIDS, HOST_PROTECTED,
+   * MACHINE_PROTECTED; ALREADY_EXISTS / IDEMPOTENCY_KEY_REUSED.
+   *
+   * @generated from rpc slipway.hub.v1.HostService.ReinstallHost
+   */
+  reinstallHost: {
+    methodKind: "unary";
+    input: typeof ReinstallHostRequestSchema;
+    output: typeof ReinstallHostResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_slipway_hub_v1_host_service, 0);

@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file slipway/hub/v1/machine_service.proto.
  */
 export const file_slipway_hub_v1_machine_service: GenFile = /*@__PURE__*/
-  fileDesc("CiRzbGlwd2F5L2h1Yi92MS9tYWNoaW5lX3NlcnZpY2UucHJvdG8SDnNsaXB3YXkuaHViLnYxIi0KEUdldE1hY2hpbmVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiPgoSR2V0TWFjaGluZVJlc3BvbnNlEigKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIp4BCg1NYWNoaW5lRmlsdGVyEjsKBnN0YXRlcxgBIAMoDjIcLnNsaXB3YXkuaHViLnYxLk1hY2hpbmVTdGF0ZUINukgKkgEHIgWCAQIQARIbCglwcm92aWRlcnMYAiADKAlCCLpIBZIBAhBkEiAKDmxhYmVsX3NlbGVjdG9yGAMgASgJQgi6SAVyAxiAIBIRCglzaG93X2dvbmUYBCABKAgifgoTTGlzdE1hY2hpbmVzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSLQoGZmlsdGVyGAMgASgLMh0uc2xpcHdheS5odWIudjEuTWFjaGluZUZpbHRlciJsChRMaXN0TWFjaGluZXNSZXNwb25zZRIpCghtYWNoaW5lcxgBIAMoCzIXLnNsaXB3YXkuaHViLnYxLk1hY2hpbmUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhAKCHJldmlzaW9uGAMgASgJInkKFFVwZGF0ZU1hY2hpbmVSZXF1ZXN0EjAKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIkEKFVVwZGF0ZU1hY2hpbmVSZXNwb25zZRIoCgdtYWNoaW5lGAEgASgLMhcuc2xpcHdheS5odWIudjEuTWFjaGluZSJVChREZWxldGVNYWNoaW5lUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIACEgwKBGV0YWcYAiABKAkSFQoNYWxsb3dfbWlzc2luZxgDIAEoCCIXChVEZWxldGVNYWNoaW5lUmVzcG9uc2UieQoUV2F0Y2hNYWNoaW5lc1JlcXVlc3QSFgoEbmFtZRgBIAEoCUIIukgFcgMYgAISLQoGZmlsdGVyGAIgASgLMh0uc2xpcHdheS5odWIudjEuTWFjaGluZUZpbHRlchIaCghyZXZpc2lvbhgDIAEoCUIIukgFcgMYgAgiaQoVV2F0Y2hNYWNoaW5lc1Jlc3BvbnNlEi4KB2NoYW5nZXMYASADKAsyHS5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lQ2hhbmdlEhAKCHJldmlzaW9uGAIgASgJEg4KBnN5bmNlZBgDIAEoCCJjCg1NYWNoaW5lQ2hhbmdlEigKBHR5cGUYASABKA4yGi5zbGlwd2F5Lmh1Yi52MS5DaGFuZ2VUeXBlEigKB21hY2hpbmUYAiABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIokBChZTZXRNYWNoaW5lUG93ZXJSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISNwoGYWN0aW9uGAIgASgOMhsuc2xpcHdheS5odWIudjEuUG93ZXJBY3Rpb25CCrpIB4IBBBABIAASHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiQwoXU2V0TWFjaGluZVBvd2VyUmVzcG9uc2USKAoHbWFjaGluZRgBIAEoCzIXLnNsaXB3YXkuaHViLnYxLk1hY2hpbmUiMAoUQWNjZXB0TWFjaGluZVJlcXVlc3QSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAAiJBChVBY2NlcHRNYWNoaW5lUmVzcG9uc2USKAoHbWFjaGluZRgBIAEoCzIXLnNsaXB3YXkuaHViLnYxLk1hY2hpbmUiLwoTUmV0cnlNYWNoaW5lUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIACIkAKFFJldHJ5TWFjaGluZVJlc3BvbnNlEigKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lKm8KC1Bvd2VyQWN0aW9uEhwKGFBPV0VSX0FDVElPTl9VTlNQRUNJRklFRBAAEhMKD1BPV0VSX0FDVElPTl9PThABEhQKEFBPV0VSX0FDVElPTl9PRkYQAhIXChNQT1dFUl9BQ1RJT05fUkVCT09UEAMygwYKDk1hY2hpbmVTZXJ2aWNlElgKCkdldE1hY2hpbmUSIS5zbGlwd2F5Lmh1Yi52MS5HZXRNYWNoaW5lUmVxdWVzdBoiLnNsaXB3YXkuaHViLnYxLkdldE1hY2hpbmVSZXNwb25zZSIDkAIBEl4KDExpc3RNYWNoaW5lcxIjLnNsaXB3YXkuaHViLnYxLkxpc3RNYWNoaW5lc1JlcXVlc3QaJC5zbGlwd2F5Lmh1Yi52MS5MaXN0TWFjaGluZXNSZXNwb25zZSIDkAIBElwKDVVwZGF0ZU1hY2hpbmUSJC5zbGlwd2F5Lmh1Yi52MS5VcGRhdGVNYWNoaW5lUmVxdWVzdBolLnNsaXB3YXkuaHViLnYxLlVwZGF0ZU1hY2hpbmVSZXNwb25zZRJcCg1EZWxldGVNYWNoaW5lEiQuc2xpcHdheS5odWIudjEuRGVsZXRlTWFjaGluZVJlcXVlc3QaJS5zbGlwd2F5Lmh1Yi52MS5EZWxldGVNYWNoaW5lUmVzcG9uc2USXgoNV2F0Y2hNYWNoaW5lcxIkLnNsaXB3YXkuaHViLnYxLldhdGNoTWFjaGluZXNSZXF1ZXN0GiUuc2xpcHdheS5odWIudjEuV2F0Y2hNYWNoaW5lc1Jlc3BvbnNlMAESYgoPU2V0TWFjaGluZVBvd2VyEiYuc2xpcHdheS5odWIudjEuU2V0TWFjaGluZVBvd2VyUmVxdWVzdBonLnNsaXB3YXkuaHViLnYxLlNldE1hY2hpbmVQb3dlclJlc3BvbnNlElwKDUFjY2VwdE1hY2hpbmUSJC5zbGlwd2F5Lmh1Yi52MS5BY2NlcHRNYWNoaW5lUmVxdWVzdBolLnNsaXB3YXkuaHViLnYxLkFjY2VwdE1hY2hpbmVSZXNwb25zZRJZCgxSZXRyeU1hY2hpbmUSIy5zbGlwd2F5Lmh1Yi52MS5SZXRyeU1hY2hpbmVSZXF1ZXN0GiQuc2xpcHdheS5odWIudjEuUmV0cnlNYWNoaW5lUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_field_mask, file_slipway_hub_v1_common, file_slipway_hub_v1_machine]);
+  fileDesc("CiRzbGlwd2F5L2h1Yi92MS9tYWNoaW5lX3NlcnZpY2UucHJvdG8SDnNsaXB3YXkuaHViLnYxIi0KEUdldE1hY2hpbmVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiPgoSR2V0TWFjaGluZVJlc3BvbnNlEigKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIp4BCg1NYWNoaW5lRmlsdGVyEjsKBnN0YXRlcxgBIAMoDjIcLnNsaXB3YXkuaHViLnYxLk1hY2hpbmVTdGF0ZUINukgKkgEHIgWCAQIQARIbCglwcm92aWRlcnMYAiADKAlCCLpIBZIBAhBkEiAKDmxhYmVsX3NlbGVjdG9yGAMgASgJQgi6SAVyAxiAIBIRCglzaG93X2dvbmUYBCABKAgifgoTTGlzdE1hY2hpbmVzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSLQoGZmlsdGVyGAMgASgLMh0uc2xpcHdheS5odWIudjEuTWFjaGluZUZpbHRlciJsChRMaXN0TWFjaGluZXNSZXNwb25zZRIpCghtYWNoaW5lcxgBIAMoCzIXLnNsaXB3YXkuaHViLnYxLk1hY2hpbmUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhAKCHJldmlzaW9uGAMgASgJInkKFFVwZGF0ZU1hY2hpbmVSZXF1ZXN0EjAKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIkEKFVVwZGF0ZU1hY2hpbmVSZXNwb25zZRIoCgdtYWNoaW5lGAEgASgLMhcuc2xpcHdheS5odWIudjEuTWFjaGluZSJVChREZWxldGVNYWNoaW5lUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIACEgwKBGV0YWcYAiABKAkSFQoNYWxsb3dfbWlzc2luZxgDIAEoCCIXChVEZWxldGVNYWNoaW5lUmVzcG9uc2UieQoUV2F0Y2hNYWNoaW5lc1JlcXVlc3QSFgoEbmFtZRgBIAEoCUIIukgFcgMYgAISLQoGZmlsdGVyGAIgASgLMh0uc2xpcHdheS5odWIudjEuTWFjaGluZUZpbHRlchIaCghyZXZpc2lvbhgDIAEoCUIIukgFcgMYgAgiaQoVV2F0Y2hNYWNoaW5lc1Jlc3BvbnNlEi4KB2NoYW5nZXMYASADKAsyHS5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lQ2hhbmdlEhAKCHJldmlzaW9uGAIgASgJEg4KBnN5bmNlZBgDIAEoCCJjCg1NYWNoaW5lQ2hhbmdlEigKBHR5cGUYASABKA4yGi5zbGlwd2F5Lmh1Yi52MS5DaGFuZ2VUeXBlEigKB21hY2hpbmUYAiABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIokBChZTZXRNYWNoaW5lUG93ZXJSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISNwoGYWN0aW9uGAIgASgOMhsuc2xpcHdheS5odWIudjEuUG93ZXJBY3Rpb25CCrpIB4IBBBABIAASHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiQwoXU2V0TWFjaGluZVBvd2VyUmVzcG9uc2USKAoHbWFjaGluZRgBIAEoCzIXLnNsaXB3YXkuaHViLnYxLk1hY2hpbmUitAEKF1NldE1hY2hpbmVSZXNjdWVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISDwoHZW5hYmxlZBgCIAEoCBIjCghzc2hfa2V5cxgDIAMoCUIRukgOkgELECAiB3IFEAEYgAISKwoPc3NoX3B1YmxpY19rZXlzGAQgAygJQhK6SA+SAQwQICIIcgYQARiAgAESHAoKcmVxdWVzdF9pZBgFIAEoCUIIukgFcgMYgAEiRAoYU2V0TWFjaGluZVJlc2N1ZVJlc3BvbnNlEigKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIjAKFEFjY2VwdE1hY2hpbmVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiQQoVQWNjZXB0TWFjaGluZVJlc3BvbnNlEigKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIi8KE1JldHJ5TWFjaGluZVJlcXVlc3QSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAAiJAChRSZXRyeU1hY2hpbmVSZXNwb25zZRIoCgdtYWNoaW5lGAEgASgLMhcuc2xpcHdheS5odWIudjEuTWFjaGluZSpvCgtQb3dlckFjdGlvbhIcChhQT1dFUl9BQ1RJT05fVU5TUEVDSUZJRUQQABITCg9QT1dFUl9BQ1RJT05fT04QARIUChBQT1dFUl9BQ1RJT05fT0ZGEAISFwoTUE9XRVJfQUNUSU9OX1JFQk9PVBADMuoGCg5NYWNoaW5lU2VydmljZRJYCgpHZXRNYWNoaW5lEiEuc2xpcHdheS5odWIudjEuR2V0TWFjaGluZVJlcXVlc3QaIi5zbGlwd2F5Lmh1Yi52MS5HZXRNYWNoaW5lUmVzcG9uc2UiA5ACARJeCgxMaXN0TWFjaGluZXMSIy5zbGlwd2F5Lmh1Yi52MS5MaXN0TWFjaGluZXNSZXF1ZXN0GiQuc2xpcHdheS5odWIudjEuTGlzdE1hY2hpbmVzUmVzcG9uc2UiA5ACARJcCg1VcGRhdGVNYWNoaW5lEiQuc2xpcHdheS5odWIudjEuVXBkYXRlTWFjaGluZVJlcXVlc3QaJS5zbGlwd2F5Lmh1Yi52MS5VcGRhdGVNYWNoaW5lUmVzcG9uc2USXAoNRGVsZXRlTWFjaGluZRIkLnNsaXB3YXkuaHViLnYxLkRlbGV0ZU1hY2hpbmVSZXF1ZXN0GiUuc2xpcHdheS5odWIudjEuRGVsZXRlTWFjaGluZVJlc3BvbnNlEl4KDVdhdGNoTWFjaGluZXMSJC5zbGlwd2F5Lmh1Yi52MS5XYXRjaE1hY2hpbmVzUmVxdWVzdBolLnNsaXB3YXkuaHViLnYxLldhdGNoTWFjaGluZXNSZXNwb25zZTABEmIKD1NldE1hY2hpbmVQb3dlchImLnNsaXB3YXkuaHViLnYxLlNldE1hY2hpbmVQb3dlclJlcXVlc3QaJy5zbGlwd2F5Lmh1Yi52MS5TZXRNYWNoaW5lUG93ZXJSZXNwb25zZRJlChBTZXRNYWNoaW5lUmVzY3VlEicuc2xpcHdheS5odWIudjEuU2V0TWFjaGluZVJlc2N1ZVJlcXVlc3QaKC5zbGlwd2F5Lmh1Yi52MS5TZXRNYWNoaW5lUmVzY3VlUmVzcG9uc2USXAoNQWNjZXB0TWFjaGluZRIkLnNsaXB3YXkuaHViLnYxLkFjY2VwdE1hY2hpbmVSZXF1ZXN0GiUuc2xpcHdheS5odWIudjEuQWNjZXB0TWFjaGluZVJlc3BvbnNlElkKDFJldHJ5TWFjaGluZRIjLnNsaXB3YXkuaHViLnYxLlJldHJ5TWFjaGluZVJlcXVlc3QaJC5zbGlwd2F5Lmh1Yi52MS5SZXRyeU1hY2hpbmVSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_field_mask, file_slipway_hub_v1_common, file_slipway_hub_v1_machine]);
 
 /**
  * GetMachineRequest names one.
@@ -427,6 +427,76 @@ export const SetMachinePowerResponseSchema: GenMessage<SetMachinePowerResponse> 
   messageDesc(file_slipway_hub_v1_machine_service, 13);
 
 /**
+ * SetMachineRescueRequest is a wish about one machine's rescue system.
+ *
+ * @generated from message slipway.hub.v1.SetMachineRescueRequest
+ */
+export type SetMachineRescueRequest = Message<"slipway.hub.v1.SetMachineRescueRequest"> & {
+  /**
+   * `machines/{id}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * True: its rescue system, until this is called with false.
+   *
+   * @generated from field: bool enabled = 2;
+   */
+  enabled: boolean;
+
+  /**
+   * Keys that may log in, by what the provider knows them by. One at least, here or in ssh_public_keys, where enabled.
+   *
+   * @generated from field: repeated string ssh_keys = 3;
+   */
+  sshKeys: string[];
+
+  /**
+   * Keys that may log in, as in `authorized_keys`.
+   *
+   * @generated from field: repeated string ssh_public_keys = 4;
+   */
+  sshPublicKeys: string[];
+
+  /**
+   * Idempotency key: a wish with a key that was seen before is not wished for again.
+   *
+   * @generated from field: string request_id = 5;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message slipway.hub.v1.SetMachineRescueRequest.
+ * Use `create(SetMachineRescueRequestSchema)` to create a new message.
+ */
+export const SetMachineRescueRequestSchema: GenMessage<SetMachineRescueRequest> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 14);
+
+/**
+ * SetMachineRescueResponse is the machine with the wish on it.
+ *
+ * @generated from message slipway.hub.v1.SetMachineRescueResponse
+ */
+export type SetMachineRescueResponse = Message<"slipway.hub.v1.SetMachineRescueResponse"> & {
+  /**
+   * The machine.
+   *
+   * @generated from field: slipway.hub.v1.Machine machine = 1;
+   */
+  machine?: Machine | undefined;
+};
+
+/**
+ * Describes the message slipway.hub.v1.SetMachineRescueResponse.
+ * Use `create(SetMachineRescueResponseSchema)` to create a new message.
+ */
+export const SetMachineRescueResponseSchema: GenMessage<SetMachineRescueResponse> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 15);
+
+/**
  * AcceptMachineRequest names one.
  *
  * @generated from message slipway.hub.v1.AcceptMachineRequest
@@ -445,7 +515,7 @@ export type AcceptMachineRequest = Message<"slipway.hub.v1.AcceptMachineRequest"
  * Use `create(AcceptMachineRequestSchema)` to create a new message.
  */
 export const AcceptMachineRequestSchema: GenMessage<AcceptMachineRequest> = /*@__PURE__*/
-  messageDesc(file_slipway_hub_v1_machine_service, 14);
+  messageDesc(file_slipway_hub_v1_machine_service, 16);
 
 /**
  * AcceptMachineResponse is what it is now.
@@ -466,7 +536,7 @@ export type AcceptMachineResponse = Message<"slipway.hub.v1.AcceptMachineRespons
  * Use `create(AcceptMachineResponseSchema)` to create a new message.
  */
 export const AcceptMachineResponseSchema: GenMessage<AcceptMachineResponse> = /*@__PURE__*/
-  messageDesc(file_slipway_hub_v1_machine_service, 15);
+  messageDesc(file_slipway_hub_v1_machine_service, 17);
 
 /**
  * RetryMachineRequest names one.
@@ -487,7 +557,7 @@ export type RetryMachineRequest = Message<"slipway.hub.v1.RetryMachineRequest"> 
  * Use `create(RetryMachineRequestSchema)` to create a new message.
  */
 export const RetryMachineRequestSchema: GenMessage<RetryMachineRequest> = /*@__PURE__*/
-  messageDesc(file_slipway_hub_v1_machine_service, 16);
+  messageDesc(file_slipway_hub_v1_machine_service, 18);
 
 /**
  * RetryMachineResponse is what it is now.
@@ -508,7 +578,7 @@ export type RetryMachineResponse = Message<"slipway.hub.v1.RetryMachineResponse"
  * Use `create(RetryMachineResponseSchema)` to create a new message.
  */
 export const RetryMachineResponseSchema: GenMessage<RetryMachineResponse> = /*@__PURE__*/
-  messageDesc(file_slipway_hub_v1_machine_service, 17);
+  messageDesc(file_slipway_hub_v1_machine_service, 19);
 
 /**
  * PowerAction is a wish about power.
@@ -617,6 +687,20 @@ export const MachineService: GenService<{
     methodKind: "unary";
     input: typeof SetMachinePowerRequestSchema;
     output: typeof SetMachinePowerResponseSchema;
+  },
+  /**
+   * SetMachineRescue has a machine that serves a host run its rescue system, or its own again. It restarts the machine. The answer is
+   * the wish; Machine.rescue tells when it came true.
+   *
+   * INVALID_ARGUMENT where no SSH key is given: no password is ever handed out; FAILED_PRECONDITION / RESCUE_UNSUPPORTED,
+   * MACHINE_STATE_FORBIDS, MACHINE_PROTECTED.
+   *
+   * @generated from rpc slipway.hub.v1.MachineService.SetMachineRescue
+   */
+  setMachineRescue: {
+    methodKind: "unary";
+    input: typeof SetMachineRescueRequestSchema;
+    output: typeof SetMachineRescueResponseSchema;
   },
   /**
    * AcceptMachine takes a DISCOVERED static machine into service: it is verified, inspected and cleaned, and then AVAILABLE.

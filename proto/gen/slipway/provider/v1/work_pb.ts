@@ -15,7 +15,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file slipway/provider/v1/work.proto.
  */
 export const file_slipway_provider_v1_work: GenFile = /*@__PURE__*/
-  fileDesc("Ch5zbGlwd2F5L3Byb3ZpZGVyL3YxL3dvcmsucHJvdG8SE3NsaXB3YXkucHJvdmlkZXIudjEiWAoHSXRlbVJlZhI3CgRraW5kGAEgASgOMh0uc2xpcHdheS5wcm92aWRlci52MS5JdGVtS2luZEIKukgHggEEEAEgABIUCgJpZBgCIAEoCUIIukgFcgOwAQEi5QEKB0NsYWltZWQSKgoEaXRlbRgBIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuSXRlbVJlZhINCgVmZW5jZRgCIAEoBBItCgdkZXNpcmVkGAMgASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5EZXNpcmVkEi4KBXN0ZXBzGAQgAygLMh8uc2xpcHdheS5wcm92aWRlci52MS5TdGVwUmVzdWx0Ei8KCG9ic2VydmVkGAUgASgLMh0uc2xpcHdheS5wcm92aWRlci52MS5PYnNlcnZlZBIPCgdhdHRlbXB0GAYgASgNIqoBCg5EZXNpcmVkQ2hhbmdlZBIqCgRpdGVtGAEgASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5JdGVtUmVmEg0KBWZlbmNlGAIgASgEEi0KB2Rlc2lyZWQYAyABKAsyHC5zbGlwd2F5LnByb3ZpZGVyLnYxLkRlc2lyZWQSLgoFc3RlcHMYBCADKAsyHy5zbGlwd2F5LnByb3ZpZGVyLnYxLlN0ZXBSZXN1bHQixQIKB0Rlc2lyZWQSEgoKZ2VuZXJhdGlvbhgBIAEoBBIxCglvcGVyYXRpb24YAiABKA4yHi5zbGlwd2F5LnByb3ZpZGVyLnYxLk9wZXJhdGlvbhIcChRvcGVyYXRpb25fZ2VuZXJhdGlvbhgDIAEoBBIvCghwcmVzZW5jZRgEIAEoDjIdLnNsaXB3YXkucHJvdmlkZXIudjEuUHJlc2VuY2USLgoFcG93ZXIYBSABKA4yHy5zbGlwd2F5LnByb3ZpZGVyLnYxLlBvd2VyU3RhdGUSDwoHcmVib290cxgGIAEoBBIuCgRzcGVjGAcgASgLMiAuc2xpcHdheS5wcm92aWRlci52MS5NYWNoaW5lU3BlYxIzCgdtYWNoaW5lGAggASgLMiIuc2xpcHdheS5wcm92aWRlci52MS5TdGF0aWNNYWNoaW5lIroCCgtNYWNoaW5lU3BlYxIVCgRuYW1lGAEgASgJQge6SARyAhg/Eh8KDW93bmVyc2hpcF9rZXkYAiABKAlCCLpIBXIDGIABEhkKB3R5cGVfaWQYAyABKAlCCLpIBXIDGIACEhoKCGxvY2F0aW9uGAQgASgJQgi6SAVyAxiAAhIpCgVzaGFwZRgFIAEoCzIaLnNsaXB3YXkucHJvdmlkZXIudjEuU2hhcGUSLgoNcHJvdmlkZXJfZGF0YRgGIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSMQoJYm9vdHN0cmFwGAcgASgLMh4uc2xpcHdheS5wcm92aWRlci52MS5Cb290c3RyYXASLgoEaG9zdBgIIAEoCzIgLnNsaXB3YXkucHJvdmlkZXIudjEuSG9zdENvbnRleHQieAoFU2hhcGUSDQoFdmNwdXMYASABKA0SEgoKbWVtb3J5X21pYhgCIAEoBBIQCghkaXNrX2dpYhgDIAEoBBIbCgpkaXNrX2NsYXNzGAQgASgJQge6SARyAhggEh0KDGFyY2hpdGVjdHVyZRgFIAEoCUIHukgEcgIYICKUAQoJQm9vdHN0cmFwEhoKCGhvc3RuYW1lGAEgASgJQgi6SAVyAxj9ARIcCgl1c2VyX2RhdGEYAiABKAlCCbpIBnIEKICABBIWCg5waG9uZV9ob21lX3VybBgDIAEoCRIbChNwaG9uZV9ob21lX3BhdGhfdXJsGAQgASgJEhgKEHBob25lX2hvbWVfdG9rZW4YBSABKAkixAEKC0hvc3RDb250ZXh0EgwKBGhvc3QYASABKAkSEAoIaG9zdF91aWQYAiABKAkSEQoJd29ya3NwYWNlGAMgASgJEhUKDW1hY2hpbmVfY2xhc3MYBCABKAkSPAoGbGFiZWxzGAUgAygLMiwuc2xpcHdheS5wcm92aWRlci52MS5Ib3N0Q29udGV4dC5MYWJlbHNFbnRyeRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImgKDVN0YXRpY01hY2hpbmUSEgoKbWFjaGluZV9pZBgBIAEoCRITCgtleHRlcm5hbF9pZBgCIAEoCRIuCg1wcm92aWRlcl9kYXRhGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCK+AQoKU3RlcFJlc3VsdBI9CglvcGVyYXRpb24YASABKA4yHi5zbGlwd2F5LnByb3ZpZGVyLnYxLk9wZXJhdGlvbkIKukgHggEEEAEgABIcChRvcGVyYXRpb25fZ2VuZXJhdGlvbhgCIAEoBBIrCgRuYW1lGAMgASgJQh26SBpyGDIWXlthLXpdW2EtejAtOS1dezAsNjJ9JBImCgZyZXN1bHQYBCABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWUi/wIKBlJlcG9ydBIZCghzZXF1ZW5jZRgBIAEoBEIHukgEMgIgABIyCgRpdGVtGAIgASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5JdGVtUmVmQga6SAPIAQESFgoFZmVuY2UYAyABKARCB7pIBDICIAASEgoKZ2VuZXJhdGlvbhgEIAEoBBItCgRzdGVwGAUgASgLMh8uc2xpcHdheS5wcm92aWRlci52MS5TdGVwUmVzdWx0Ei8KCHByb2dyZXNzGAYgASgLMh0uc2xpcHdheS5wcm92aWRlci52MS5Qcm9ncmVzcxIvCghvYnNlcnZlZBgHIAEoCzIdLnNsaXB3YXkucHJvdmlkZXIudjEuT2JzZXJ2ZWQSLQoHZmFpbHVyZRgIIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuRmFpbHVyZRI6Cgljb21wbGV0ZWQYCSABKAsyJy5zbGlwd2F5LnByb3ZpZGVyLnYxLkNvbXBsZXRlZE9wZXJhdGlvbiJxChJDb21wbGV0ZWRPcGVyYXRpb24SPQoJb3BlcmF0aW9uGAEgASgOMh4uc2xpcHdheS5wcm92aWRlci52MS5PcGVyYXRpb25CCrpIB4IBBBABIAASHAoUb3BlcmF0aW9uX2dlbmVyYXRpb24YAiABKAQiaAoIUHJvZ3Jlc3MSFgoEc3RlcBgBIAEoCUIIukgFcgMYgAESHQoHcGVyY2VudBgCIAEoDUIHukgEKgIYZEgAiAEBEhkKB21lc3NhZ2UYAyABKAlCCLpIBXIDGIAIQgoKCF9wZXJjZW50IucDCghPYnNlcnZlZBISCgpnZW5lcmF0aW9uGAEgASgEEjkKCHByZXNlbmNlGAIgASgOMh0uc2xpcHdheS5wcm92aWRlci52MS5QcmVzZW5jZUIIukgFggECEAESHQoLZXh0ZXJuYWxfaWQYAyABKAlCCLpIBXIDGIAEEjgKBXBvd2VyGAQgASgOMh8uc2xpcHdheS5wcm92aWRlci52MS5Qb3dlclN0YXRlQgi6SAWCAQIQARIZCgxyZWJvb3RzX2RvbmUYBSABKARIAIgBARI5CglhZGRyZXNzZXMYBiADKAsyHC5zbGlwd2F5LnByb3ZpZGVyLnYxLkFkZHJlc3NCCLpIBZIBAhBAEisKCmF0dHJpYnV0ZXMYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EjwKCmNvbmRpdGlvbnMYCCADKAsyHi5zbGlwd2F5LnByb3ZpZGVyLnYxLkNvbmRpdGlvbkIIukgFkgECECASHAoPY3JlYXRlX2luX2RvdWJ0GAkgASgISAGIAQESLwoIaGFyZHdhcmUYCiABKAsyHS5zbGlwd2F5LnByb3ZpZGVyLnYxLkhhcmR3YXJlQg8KDV9yZWJvb3RzX2RvbmVCEgoQX2NyZWF0ZV9pbl9kb3VidCKsAQoISGFyZHdhcmUSKQoFc2hhcGUYASABKAsyGi5zbGlwd2F5LnByb3ZpZGVyLnYxLlNoYXBlEhgKBnZlbmRvchgCIAEoCUIIukgFcgMYgAISFwoFbW9kZWwYAyABKAlCCLpIBXIDGIACEhgKBnNlcmlhbBgEIAEoCUIIukgFcgMYgAISKAoHZGV0YWlscxgFIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QiWAoHQWRkcmVzcxI4CgR0eXBlGAEgASgOMiAuc2xpcHdheS5wcm92aWRlci52MS5BZGRyZXNzVHlwZUIIukgFggECEAESEwoCaXAYAiABKAlCB7pIBHICcAEigwIKCUNvbmRpdGlvbhItCgR0eXBlGAEgASgJQh+6SBxyGjIYXltBLVpdW0EtWmEtejAtOV17MCw2Mn0kEj4KBnN0YXR1cxgCIAEoDjIkLnNsaXB3YXkucHJvdmlkZXIudjEuQ29uZGl0aW9uU3RhdHVzQgi6SAWCAQIQARIyCgZyZWFzb24YAyABKAlCIrpIH3IdMhteKFtBLVpdW0EtWmEtejAtOV17MCw2Mn0pPyQSGQoHbWVzc2FnZRgEIAEoCUIIukgFcgMYgCASOAoUbGFzdF90cmFuc2l0aW9uX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIrcBCgdSZWxlYXNlEjIKBGl0ZW0YASABKAsyHC5zbGlwd2F5LnByb3ZpZGVyLnYxLkl0ZW1SZWZCBrpIA8gBARIWCgVmZW5jZRgCIAEoBEIHukgEMgIgABIcChJzZXR0bGVkX2dlbmVyYXRpb24YAyABKARIABIwCgtyZXRyeV9hZnRlchgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkgAQhAKB291dGNvbWUSBbpIAggBIhcKA0FjaxIQCghzZXF1ZW5jZRgBIAEoBCJaCgROYWNrEhAKCHNlcXVlbmNlGAEgASgEEi8KBnJlYXNvbhgCIAEoDjIfLnNsaXB3YXkucHJvdmlkZXIudjEuTmFja1JlYXNvbhIPCgdtZXNzYWdlGAMgASgJIlQKB1Jldm9rZWQSKgoEaXRlbRgBIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuSXRlbVJlZhINCgVmZW5jZRgCIAEoBBIOCgZyZWFzb24YAyABKAkqWwoISXRlbUtpbmQSGQoVSVRFTV9LSU5EX1VOU1BFQ0lGSUVEEAASHQoZSVRFTV9LSU5EX01BQ0hJTkVfUkVRVUVTVBABEhUKEUlURU1fS0lORF9NQUNISU5FEAIqUgoKUG93ZXJTdGF0ZRIbChdQT1dFUl9TVEFURV9VTlNQRUNJRklFRBAAEhIKDlBPV0VSX1NUQVRFX09OEAESEwoPUE9XRVJfU1RBVEVfT0ZGEAIqTwoIUHJlc2VuY2USGAoUUFJFU0VOQ0VfVU5TUEVDSUZJRUQQABIUChBQUkVTRU5DRV9QUkVTRU5UEAESEwoPUFJFU0VOQ0VfQUJTRU5UEAIqsQEKCU9wZXJhdGlvbhIZChVPUEVSQVRJT05fVU5TUEVDSUZJRUQQABIXChNPUEVSQVRJT05fUFJPVklTSU9OEAESGQoVT1BFUkFUSU9OX0RFUFJPVklTSU9OEAISFAoQT1BFUkFUSU9OX1ZFUklGWRADEhUKEU9QRVJBVElPTl9JTlNQRUNUEAQSEwoPT1BFUkFUSU9OX0NMRUFOEAUSEwoPT1BFUkFUSU9OX1BPV0VSEAYqXgoLQWRkcmVzc1R5cGUSHAoYQUREUkVTU19UWVBFX1VOU1BFQ0lGSUVEEAASFwoTQUREUkVTU19UWVBFX1BVQkxJQxABEhgKFEFERFJFU1NfVFlQRV9QUklWQVRFEAIqagoPQ29uZGl0aW9uU3RhdHVzEiAKHENPTkRJVElPTl9TVEFUVVNfVU5TUEVDSUZJRUQQABIZChVDT05ESVRJT05fU1RBVFVTX1RSVUUQARIaChZDT05ESVRJT05fU1RBVFVTX0ZBTFNFEAIqmgEKCk5hY2tSZWFzb24SGwoXTkFDS19SRUFTT05fVU5TUEVDSUZJRUQQABIbChdOQUNLX1JFQVNPTl9TVEFMRV9GRU5DRRABEhwKGE5BQ0tfUkVBU09OX1VOS05PV05fSVRFTRACEhcKE05BQ0tfUkVBU09OX0lOVkFMSUQQAxIbChdOQUNLX1JFQVNPTl9VTkFWQUlMQUJMRRAEYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_slipway_provider_v1_failure]);
+  fileDesc("Ch5zbGlwd2F5L3Byb3ZpZGVyL3YxL3dvcmsucHJvdG8SE3NsaXB3YXkucHJvdmlkZXIudjEiWAoHSXRlbVJlZhI3CgRraW5kGAEgASgOMh0uc2xpcHdheS5wcm92aWRlci52MS5JdGVtS2luZEIKukgHggEEEAEgABIUCgJpZBgCIAEoCUIIukgFcgOwAQEi5QEKB0NsYWltZWQSKgoEaXRlbRgBIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuSXRlbVJlZhINCgVmZW5jZRgCIAEoBBItCgdkZXNpcmVkGAMgASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5EZXNpcmVkEi4KBXN0ZXBzGAQgAygLMh8uc2xpcHdheS5wcm92aWRlci52MS5TdGVwUmVzdWx0Ei8KCG9ic2VydmVkGAUgASgLMh0uc2xpcHdheS5wcm92aWRlci52MS5PYnNlcnZlZBIPCgdhdHRlbXB0GAYgASgNIqoBCg5EZXNpcmVkQ2hhbmdlZBIqCgRpdGVtGAEgASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5JdGVtUmVmEg0KBWZlbmNlGAIgASgEEi0KB2Rlc2lyZWQYAyABKAsyHC5zbGlwd2F5LnByb3ZpZGVyLnYxLkRlc2lyZWQSLgoFc3RlcHMYBCADKAsyHy5zbGlwd2F5LnByb3ZpZGVyLnYxLlN0ZXBSZXN1bHQihgMKB0Rlc2lyZWQSEgoKZ2VuZXJhdGlvbhgBIAEoBBIxCglvcGVyYXRpb24YAiABKA4yHi5zbGlwd2F5LnByb3ZpZGVyLnYxLk9wZXJhdGlvbhIcChRvcGVyYXRpb25fZ2VuZXJhdGlvbhgDIAEoBBIvCghwcmVzZW5jZRgEIAEoDjIdLnNsaXB3YXkucHJvdmlkZXIudjEuUHJlc2VuY2USLgoFcG93ZXIYBSABKA4yHy5zbGlwd2F5LnByb3ZpZGVyLnYxLlBvd2VyU3RhdGUSDwoHcmVib290cxgGIAEoBBIuCgRzcGVjGAcgASgLMiAuc2xpcHdheS5wcm92aWRlci52MS5NYWNoaW5lU3BlYxIzCgdtYWNoaW5lGAggASgLMiIuc2xpcHdheS5wcm92aWRlci52MS5TdGF0aWNNYWNoaW5lEhIKCnJlaW5zdGFsbHMYCSABKAQSKwoGcmVzY3VlGAogASgLMhsuc2xpcHdheS5wcm92aWRlci52MS5SZXNjdWUidQoGUmVzY3VlEhkKCHJldmlzaW9uGAEgASgEQge6SAQyAiAAEiMKCHNzaF9rZXlzGAIgAygJQhG6SA6SAQsQICIHcgUQARiAAhIrCg9zc2hfcHVibGljX2tleXMYAyADKAlCErpID5IBDBAgIghyBhABGICAASK6AgoLTWFjaGluZVNwZWMSFQoEbmFtZRgBIAEoCUIHukgEcgIYPxIfCg1vd25lcnNoaXBfa2V5GAIgASgJQgi6SAVyAxiAARIZCgd0eXBlX2lkGAMgASgJQgi6SAVyAxiAAhIaCghsb2NhdGlvbhgEIAEoCUIIukgFcgMYgAISKQoFc2hhcGUYBSABKAsyGi5zbGlwd2F5LnByb3ZpZGVyLnYxLlNoYXBlEi4KDXByb3ZpZGVyX2RhdGEYBiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EjEKCWJvb3RzdHJhcBgHIAEoCzIeLnNsaXB3YXkucHJvdmlkZXIudjEuQm9vdHN0cmFwEi4KBGhvc3QYCCABKAsyIC5zbGlwd2F5LnByb3ZpZGVyLnYxLkhvc3RDb250ZXh0IngKBVNoYXBlEg0KBXZjcHVzGAEgASgNEhIKCm1lbW9yeV9taWIYAiABKAQSEAoIZGlza19naWIYAyABKAQSGwoKZGlza19jbGFzcxgEIAEoCUIHukgEcgIYIBIdCgxhcmNoaXRlY3R1cmUYBSABKAlCB7pIBHICGCAilAEKCUJvb3RzdHJhcBIaCghob3N0bmFtZRgBIAEoCUIIukgFcgMY/QESHAoJdXNlcl9kYXRhGAIgASgJQgm6SAZyBCiAgAQSFgoOcGhvbmVfaG9tZV91cmwYAyABKAkSGwoTcGhvbmVfaG9tZV9wYXRoX3VybBgEIAEoCRIYChBwaG9uZV9ob21lX3Rva2VuGAUgASgJIsQBCgtIb3N0Q29udGV4dBIMCgRob3N0GAEgASgJEhAKCGhvc3RfdWlkGAIgASgJEhEKCXdvcmtzcGFjZRgDIAEoCRIVCg1tYWNoaW5lX2NsYXNzGAQgASgJEjwKBmxhYmVscxgFIAMoCzIsLnNsaXB3YXkucHJvdmlkZXIudjEuSG9zdENvbnRleHQuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJoCg1TdGF0aWNNYWNoaW5lEhIKCm1hY2hpbmVfaWQYASABKAkSEwoLZXh0ZXJuYWxfaWQYAiABKAkSLgoNcHJvdmlkZXJfZGF0YRgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QivgEKClN0ZXBSZXN1bHQSPQoJb3BlcmF0aW9uGAEgASgOMh4uc2xpcHdheS5wcm92aWRlci52MS5PcGVyYXRpb25CCrpIB4IBBBABIAASHAoUb3BlcmF0aW9uX2dlbmVyYXRpb24YAiABKAQSKwoEbmFtZRgDIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDYyfSQSJgoGcmVzdWx0GAQgASgLMhYuZ29vZ2xlLnByb3RvYnVmLlZhbHVlIv8CCgZSZXBvcnQSGQoIc2VxdWVuY2UYASABKARCB7pIBDICIAASMgoEaXRlbRgCIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuSXRlbVJlZkIGukgDyAEBEhYKBWZlbmNlGAMgASgEQge6SAQyAiAAEhIKCmdlbmVyYXRpb24YBCABKAQSLQoEc3RlcBgFIAEoCzIfLnNsaXB3YXkucHJvdmlkZXIudjEuU3RlcFJlc3VsdBIvCghwcm9ncmVzcxgGIAEoCzIdLnNsaXB3YXkucHJvdmlkZXIudjEuUHJvZ3Jlc3MSLwoIb2JzZXJ2ZWQYByABKAsyHS5zbGlwd2F5LnByb3ZpZGVyLnYxLk9ic2VydmVkEi0KB2ZhaWx1cmUYCCABKAsyHC5zbGlwd2F5LnByb3ZpZGVyLnYxLkZhaWx1cmUSOgoJY29tcGxldGVkGAkgASgLMicuc2xpcHdheS5wcm92aWRlci52MS5Db21wbGV0ZWRPcGVyYXRpb24icQoSQ29tcGxldGVkT3BlcmF0aW9uEj0KCW9wZXJhdGlvbhgBIAEoDjIeLnNsaXB3YXkucHJvdmlkZXIudjEuT3BlcmF0aW9uQgq6SAeCAQQQASAAEhwKFG9wZXJhdGlvbl9nZW5lcmF0aW9uGAIgASgEImgKCFByb2dyZXNzEhYKBHN0ZXAYASABKAlCCLpIBXIDGIABEh0KB3BlcmNlbnQYAiABKA1CB7pIBCoCGGRIAIgBARIZCgdtZXNzYWdlGAMgASgJQgi6SAVyAxiACEIKCghfcGVyY2VudCK5BAoIT2JzZXJ2ZWQSEgoKZ2VuZXJhdGlvbhgBIAEoBBI5CghwcmVzZW5jZRgCIAEoDjIdLnNsaXB3YXkucHJvdmlkZXIudjEuUHJlc2VuY2VCCLpIBYIBAhABEh0KC2V4dGVybmFsX2lkGAMgASgJQgi6SAVyAxiABBI4CgVwb3dlchgEIAEoDjIfLnNsaXB3YXkucHJvdmlkZXIudjEuUG93ZXJTdGF0ZUIIukgFggECEAESGQoMcmVib290c19kb25lGAUgASgESACIAQESOQoJYWRkcmVzc2VzGAYgAygLMhwuc2xpcHdheS5wcm92aWRlci52MS5BZGRyZXNzQgi6SAWSAQIQQBIrCgphdHRyaWJ1dGVzGAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBI8Cgpjb25kaXRpb25zGAggAygLMh4uc2xpcHdheS5wcm92aWRlci52MS5Db25kaXRpb25CCLpIBZIBAhAgEhwKD2NyZWF0ZV9pbl9kb3VidBgJIAEoCEgBiAEBEi8KCGhhcmR3YXJlGAogASgLMh0uc2xpcHdheS5wcm92aWRlci52MS5IYXJkd2FyZRIcCg9yZWluc3RhbGxzX2RvbmUYCyABKARIAogBARITCgZyZXNjdWUYDCABKARIA4gBAUIPCg1fcmVib290c19kb25lQhIKEF9jcmVhdGVfaW5fZG91YnRCEgoQX3JlaW5zdGFsbHNfZG9uZUIJCgdfcmVzY3VlIqwBCghIYXJkd2FyZRIpCgVzaGFwZRgBIAEoCzIaLnNsaXB3YXkucHJvdmlkZXIudjEuU2hhcGUSGAoGdmVuZG9yGAIgASgJQgi6SAVyAxiAAhIXCgVtb2RlbBgDIAEoCUIIukgFcgMYgAISGAoGc2VyaWFsGAQgASgJQgi6SAVyAxiAAhIoCgdkZXRhaWxzGAUgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJYCgdBZGRyZXNzEjgKBHR5cGUYASABKA4yIC5zbGlwd2F5LnByb3ZpZGVyLnYxLkFkZHJlc3NUeXBlQgi6SAWCAQIQARITCgJpcBgCIAEoCUIHukgEcgJwASKDAgoJQ29uZGl0aW9uEi0KBHR5cGUYASABKAlCH7pIHHIaMhheW0EtWl1bQS1aYS16MC05XXswLDYyfSQSPgoGc3RhdHVzGAIgASgOMiQuc2xpcHdheS5wcm92aWRlci52MS5Db25kaXRpb25TdGF0dXNCCLpIBYIBAhABEjIKBnJlYXNvbhgDIAEoCUIiukgfch0yG14oW0EtWl1bQS1aYS16MC05XXswLDYyfSk/JBIZCgdtZXNzYWdlGAQgASgJQgi6SAVyAxiAIBI4ChRsYXN0X3RyYW5zaXRpb25fdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAitwEKB1JlbGVhc2USMgoEaXRlbRgBIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuSXRlbVJlZkIGukgDyAEBEhYKBWZlbmNlGAIgASgEQge6SAQyAiAAEhwKEnNldHRsZWRfZ2VuZXJhdGlvbhgDIAEoBEgAEjAKC3JldHJ5X2FmdGVyGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uSABCEAoHb3V0Y29tZRIFukgCCAEiFwoDQWNrEhAKCHNlcXVlbmNlGAEgASgEIloKBE5hY2sSEAoIc2VxdWVuY2UYASABKAQSLwoGcmVhc29uGAIgASgOMh8uc2xpcHdheS5wcm92aWRlci52MS5OYWNrUmVhc29uEg8KB21lc3NhZ2UYAyABKAkiVAoHUmV2b2tlZBIqCgRpdGVtGAEgASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5JdGVtUmVmEg0KBWZlbmNlGAIgASgEEg4KBnJlYXNvbhgDIAEoCSpbCghJdGVtS2luZBIZChVJVEVNX0tJTkRfVU5TUEVDSUZJRUQQABIdChlJVEVNX0tJTkRfTUFDSElORV9SRVFVRVNUEAESFQoRSVRFTV9LSU5EX01BQ0hJTkUQAipSCgpQb3dlclN0YXRlEhsKF1BPV0VSX1NUQVRFX1VOU1BFQ0lGSUVEEAASEgoOUE9XRVJfU1RBVEVfT04QARITCg9QT1dFUl9TVEFURV9PRkYQAipPCghQcmVzZW5jZRIYChRQUkVTRU5DRV9VTlNQRUNJRklFRBAAEhQKEFBSRVNFTkNFX1BSRVNFTlQQARITCg9QUkVTRU5DRV9BQlNFTlQQAirKAQoJT3BlcmF0aW9uEhkKFU9QRVJBVElPTl9VTlNQRUNJRklFRBAAEhcKE09QRVJBVElPTl9QUk9WSVNJT04QARIZChVPUEVSQVRJT05fREVQUk9WSVNJT04QAhIUChBPUEVSQVRJT05fVkVSSUZZEAMSFQoRT1BFUkFUSU9OX0lOU1BFQ1QQBBITCg9PUEVSQVRJT05fQ0xFQU4QBRITCg9PUEVSQVRJT05fUE9XRVIQBhIXChNPUEVSQVRJT05fUkVJTlNUQUxMEAcqXgoLQWRkcmVzc1R5cGUSHAoYQUREUkVTU19UWVBFX1VOU1BFQ0lGSUVEEAASFwoTQUREUkVTU19UWVBFX1BVQkxJQxABEhgKFEFERFJFU1NfVFlQRV9QUklWQVRFEAIqagoPQ29uZGl0aW9uU3RhdHVzEiAKHENPTkRJVElPTl9TVEFUVVNfVU5TUEVDSUZJRUQQABIZChVDT05ESVRJT05fU1RBVFVTX1RSVUUQARIaChZDT05ESVRJT05fU1RBVFVTX0ZBTFNFEAIqmgEKCk5hY2tSZWFzb24SGwoXTkFDS19SRUFTT05fVU5TUEVDSUZJRUQQABIbChdOQUNLX1JFQVNPTl9TVEFMRV9GRU5DRRABEhwKGE5BQ0tfUkVBU09OX1VOS05PV05fSVRFTRACEhcKE05BQ0tfUkVBU09OX0lOVkFMSUQQAxIbChdOQUNLX1JFQVNPTl9VTkFWQUlMQUJMRRAEYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_slipway_provider_v1_failure]);
 
 /**
  * ItemRef names an item.
@@ -204,6 +204,22 @@ export type Desired = Message<"slipway.provider.v1.Desired"> & {
    * @generated from field: slipway.provider.v1.StaticMachine machine = 8;
    */
   machine?: StaticMachine | undefined;
+
+  /**
+   * How many reinstalls have ever been wished for. The one that is wished last counts: it makes those before it moot. With
+   * OPERATION_REINSTALL, reinstall once by `spec`, and complete the operation with Observed.reinstalls_done equal to this.
+   *
+   * @generated from field: uint64 reinstalls = 9;
+   */
+  reinstalls: bigint;
+
+  /**
+   * Set while the machine is to run its rescue system instead of its own. A level: it holds until it is taken away. It counts while
+   * the machine is to be on, and is entered anew after each start and each reboot. Requests only.
+   *
+   * @generated from field: slipway.provider.v1.Rescue rescue = 10;
+   */
+  rescue?: Rescue | undefined;
 };
 
 /**
@@ -214,7 +230,44 @@ export const DesiredSchema: GenMessage<Desired> = /*@__PURE__*/
   messageDesc(file_slipway_provider_v1_work, 3);
 
 /**
- * MachineSpec is one machine as it was ordered. It is frozen when the request is made and never changes under its key.
+ * Rescue is the wish that a machine runs its rescue system.
+ *
+ * @generated from message slipway.provider.v1.Rescue
+ */
+export type Rescue = Message<"slipway.provider.v1.Rescue"> & {
+  /**
+   * Rises with every wish for it. Observed.rescue says which one is met; other keys come with a higher one.
+   *
+   * @generated from field: uint64 revision = 1;
+   */
+  revision: bigint;
+
+  /**
+   * Keys that may log in, by what the provider knows them by. These and ssh_public_keys together are one at least: no password
+   * is ever handed out.
+   *
+   * @generated from field: repeated string ssh_keys = 2;
+   */
+  sshKeys: string[];
+
+  /**
+   * Keys that may log in, as in `authorized_keys`.
+   *
+   * @generated from field: repeated string ssh_public_keys = 3;
+   */
+  sshPublicKeys: string[];
+};
+
+/**
+ * Describes the message slipway.provider.v1.Rescue.
+ * Use `create(RescueSchema)` to create a new message.
+ */
+export const RescueSchema: GenMessage<Rescue> = /*@__PURE__*/
+  messageDesc(file_slipway_provider_v1_work, 4);
+
+/**
+ * MachineSpec is one machine as it was ordered. It is frozen when the request is made and never changes under its key, but for
+ * provider_data and bootstrap, which a reinstall brings anew.
  *
  * @generated from message slipway.provider.v1.MachineSpec
  */
@@ -282,7 +335,7 @@ export type MachineSpec = Message<"slipway.provider.v1.MachineSpec"> & {
  * Use `create(MachineSpecSchema)` to create a new message.
  */
 export const MachineSpecSchema: GenMessage<MachineSpec> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 4);
+  messageDesc(file_slipway_provider_v1_work, 5);
 
 /**
  * Shape is what a machine has.
@@ -331,7 +384,7 @@ export type Shape = Message<"slipway.provider.v1.Shape"> & {
  * Use `create(ShapeSchema)` to create a new message.
  */
 export const ShapeSchema: GenMessage<Shape> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 5);
+  messageDesc(file_slipway_provider_v1_work, 6);
 
 /**
  * Bootstrap is what a machine needs to become a host.
@@ -381,7 +434,7 @@ export type Bootstrap = Message<"slipway.provider.v1.Bootstrap"> & {
  * Use `create(BootstrapSchema)` to create a new message.
  */
 export const BootstrapSchema: GenMessage<Bootstrap> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 6);
+  messageDesc(file_slipway_provider_v1_work, 7);
 
 /**
  * HostContext says whom a machine is for.
@@ -430,7 +483,7 @@ export type HostContext = Message<"slipway.provider.v1.HostContext"> & {
  * Use `create(HostContextSchema)` to create a new message.
  */
 export const HostContextSchema: GenMessage<HostContext> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 7);
+  messageDesc(file_slipway_provider_v1_work, 8);
 
 /**
  * StaticMachine is a machine that exists already.
@@ -465,7 +518,7 @@ export type StaticMachine = Message<"slipway.provider.v1.StaticMachine"> & {
  * Use `create(StaticMachineSchema)` to create a new message.
  */
 export const StaticMachineSchema: GenMessage<StaticMachine> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 8);
+  messageDesc(file_slipway_provider_v1_work, 9);
 
 /**
  * StepResult is a finished step.
@@ -507,7 +560,7 @@ export type StepResult = Message<"slipway.provider.v1.StepResult"> & {
  * Use `create(StepResultSchema)` to create a new message.
  */
 export const StepResultSchema: GenMessage<StepResult> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 9);
+  messageDesc(file_slipway_provider_v1_work, 10);
 
 /**
  * Report tells what became of an item. Each is acknowledged or refused by itself, after it is stored.
@@ -575,7 +628,8 @@ export type Report = Message<"slipway.provider.v1.Report"> & {
 
   /**
    * The operation that is complete with this report, and its generation. Requests: PROVISION is complete when the
-   * machine exists as wished, DEPROVISION when it and all its parts were seen to be gone.
+   * machine exists as wished, REINSTALL when its new system was put on it and it is on, DEPROVISION when it and all its parts were
+   * seen to be gone. A REINSTALL whose observed.reinstalls_done is below Desired.reinstalls is not complete.
    *
    * @generated from field: slipway.provider.v1.CompletedOperation completed = 9;
    */
@@ -587,7 +641,7 @@ export type Report = Message<"slipway.provider.v1.Report"> & {
  * Use `create(ReportSchema)` to create a new message.
  */
 export const ReportSchema: GenMessage<Report> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 10);
+  messageDesc(file_slipway_provider_v1_work, 11);
 
 /**
  * CompletedOperation says that an operation is done.
@@ -615,7 +669,7 @@ export type CompletedOperation = Message<"slipway.provider.v1.CompletedOperation
  * Use `create(CompletedOperationSchema)` to create a new message.
  */
 export const CompletedOperationSchema: GenMessage<CompletedOperation> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 11);
+  messageDesc(file_slipway_provider_v1_work, 12);
 
 /**
  * Progress is for people who wait.
@@ -650,7 +704,7 @@ export type Progress = Message<"slipway.provider.v1.Progress"> & {
  * Use `create(ProgressSchema)` to create a new message.
  */
 export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 12);
+  messageDesc(file_slipway_provider_v1_work, 13);
 
 /**
  * Observed is what is.
@@ -715,7 +769,7 @@ export type Observed = Message<"slipway.provider.v1.Observed"> & {
   conditions: Condition[];
 
   /**
-   * A create was sent and its outcome is not known. The hub shows it, and holds a fallback back.
+   * A create, or the reinstalling of a machine, was sent and its outcome is not known. The hub shows it, and holds a fallback back.
    *
    * @generated from field: optional bool create_in_doubt = 9;
    */
@@ -727,6 +781,20 @@ export type Observed = Message<"slipway.provider.v1.Observed"> & {
    * @generated from field: slipway.provider.v1.Hardware hardware = 10;
    */
   hardware?: Hardware | undefined;
+
+  /**
+   * How many reinstalls have been done, or made moot by a later one. See Desired.reinstalls.
+   *
+   * @generated from field: optional uint64 reinstalls_done = 11;
+   */
+  reinstallsDone?: bigint | undefined;
+
+  /**
+   * The Rescue.revision under which it runs its rescue system; 0: it runs its own.
+   *
+   * @generated from field: optional uint64 rescue = 12;
+   */
+  rescue?: bigint | undefined;
 };
 
 /**
@@ -734,7 +802,7 @@ export type Observed = Message<"slipway.provider.v1.Observed"> & {
  * Use `create(ObservedSchema)` to create a new message.
  */
 export const ObservedSchema: GenMessage<Observed> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 13);
+  messageDesc(file_slipway_provider_v1_work, 14);
 
 /**
  * Hardware is what a machine is made of.
@@ -783,7 +851,7 @@ export type Hardware = Message<"slipway.provider.v1.Hardware"> & {
  * Use `create(HardwareSchema)` to create a new message.
  */
 export const HardwareSchema: GenMessage<Hardware> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 14);
+  messageDesc(file_slipway_provider_v1_work, 15);
 
 /**
  * Address is one network address of a machine.
@@ -811,7 +879,7 @@ export type Address = Message<"slipway.provider.v1.Address"> & {
  * Use `create(AddressSchema)` to create a new message.
  */
 export const AddressSchema: GenMessage<Address> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 15);
+  messageDesc(file_slipway_provider_v1_work, 16);
 
 /**
  * Condition is a typed current fact.
@@ -860,7 +928,7 @@ export type Condition = Message<"slipway.provider.v1.Condition"> & {
  * Use `create(ConditionSchema)` to create a new message.
  */
 export const ConditionSchema: GenMessage<Condition> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 16);
+  messageDesc(file_slipway_provider_v1_work, 17);
 
 /**
  * Release ends a claim by the holder's own wish; the credit returns to it.
@@ -911,7 +979,7 @@ export type Release = Message<"slipway.provider.v1.Release"> & {
  * Use `create(ReleaseSchema)` to create a new message.
  */
 export const ReleaseSchema: GenMessage<Release> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 17);
+  messageDesc(file_slipway_provider_v1_work, 18);
 
 /**
  * Ack says that a report, and all that follows from it, is committed.
@@ -932,7 +1000,7 @@ export type Ack = Message<"slipway.provider.v1.Ack"> & {
  * Use `create(AckSchema)` to create a new message.
  */
 export const AckSchema: GenMessage<Ack> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 18);
+  messageDesc(file_slipway_provider_v1_work, 19);
 
 /**
  * Nack says that a report was not stored.
@@ -967,7 +1035,7 @@ export type Nack = Message<"slipway.provider.v1.Nack"> & {
  * Use `create(NackSchema)` to create a new message.
  */
 export const NackSchema: GenMessage<Nack> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 19);
+  messageDesc(file_slipway_provider_v1_work, 20);
 
 /**
  * Revoked tells a holder that its claim is over.
@@ -1002,7 +1070,7 @@ export type Revoked = Message<"slipway.provider.v1.Revoked"> & {
  * Use `create(RevokedSchema)` to create a new message.
  */
 export const RevokedSchema: GenMessage<Revoked> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 20);
+  messageDesc(file_slipway_provider_v1_work, 21);
 
 /**
  * ItemKind says what is claimed.
@@ -1160,6 +1228,13 @@ export enum Operation {
    * @generated from enum value: OPERATION_POWER = 6;
    */
   POWER = 6,
+
+  /**
+   * Put a new system on the machine of a request and leave it on. Machine, external id and addresses stay; what is on its disks does not.
+   *
+   * @generated from enum value: OPERATION_REINSTALL = 7;
+   */
+  REINSTALL = 7,
 }
 
 /**
