@@ -25,6 +25,11 @@ const badToken = newToken()
 
 const order = { typeId: 'cx22', location: 'fsn1', providerData: { image: 'debian-12' } }
 
+const sshKey = {
+  name: 'kit',
+  public_key: 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmulatedEmulatedEmulatedEmulatedEmulatedEmul kit',
+}
+
 const projects = new Map<string, Emulator>()
 
 const faults: Partial<Record<FaultName, (emulator: Emulator) => void>> = {
@@ -90,12 +95,14 @@ const adapter: Adapter = {
     phonesHome: true,
     listIntervalMs,
     createMs: 30_000,
+    rescueKeys: [sshKey.name],
     orders: 10,
     notes: ['ground truth: the ledger of the emulator, which the description of the API holds on both sides'],
   }),
   setUp: async (world) => {
     const emulator = await Emulator.start({ durations })
     emulator.tokens.add(otherToken)
+    await addSshKey(emulator)
     projects.set(world.dir, emulator)
     return {
       config: {
@@ -128,6 +135,12 @@ const adapter: Adapter = {
 
 export default adapter
 
+async function addSshKey({ endpoint, token }: Emulator): Promise<void> {
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+  const { status } = await fetch(`${endpoint}/ssh_keys`, { method: 'POST', headers, body: JSON.stringify(sshKey) })
+  if (status !== 201) throw new Error(`the SSH key of the kit was answered with ${status}`)
+}
+
 function projectOf(world: World): Emulator {
   const emulator = projects.get(world.dir)
   if (emulator === undefined) throw new Error(`there is no project for ${world.dir}`)
@@ -146,25 +159,29 @@ function keyOf({ 'slipway/hub': hub, 'slipway/request': request }: Labels): stri
 }
 
 function truthOf({ ledger, project, violations }: Emulator): Truth {
-  const reboots = new Map<string, number>()
+  const done = new Map<string, number>()
   for (const { method, path, status } of ledger.calls) {
-    const id =
-      method === 'POST' && status === 201 ? /^\/servers\/(\d+)\/actions\/(reboot|reset)$/.exec(path)?.[1] : undefined
-    if (id !== undefined) reboots.set(id, (reboots.get(id) ?? 0) + 1)
+    const [, id, action = ''] = /^\/servers\/(\d+)\/actions\/(reboot|rebuild)$/.exec(path) ?? []
+    if (id === undefined || method !== 'POST' || status !== 201) continue
+    done.set(`${id}/${action}`, (done.get(`${id}/${action}`) ?? 0) + 1)
   }
   project.settle()
   const things = ledger.live().flatMap(({ kind, id, name, labels }): Thing[] => {
-    if (kind !== 'server')
-      return kind === 'image' ? [] : [{ kind, externalId: String(id), name, ownershipKey: keyOf(labels) }]
-    const isOn = project.servers.get(id)?.view.status === 'running'
+    const ownershipKey = keyOf(labels)
+    const externalId = String(id)
+    const server = kind === 'server' ? project.servers.get(id) : undefined
+    // What a project has of itself belongs to nobody.
+    if (server === undefined) return ownershipKey === '' ? [] : [{ kind, externalId, name, ownershipKey }]
     return [
       {
         kind,
-        externalId: String(id),
+        externalId,
         name,
-        ownershipKey: keyOf(labels),
-        power: isOn ? 'on' : 'off',
-        reboots: reboots.get(String(id)) ?? 0,
+        ownershipKey,
+        power: server.view.status === 'running' ? 'on' : 'off',
+        reboots: done.get(`${id}/reboot`) ?? 0,
+        reinstalls: done.get(`${id}/rebuild`) ?? 0,
+        rescue: server.inRescue,
       },
     ]
   })
