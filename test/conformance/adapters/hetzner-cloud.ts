@@ -181,7 +181,7 @@ function truthOf({ ledger, project, violations }: Emulator): Truth {
         power: server.view.status === 'running' ? 'on' : 'off',
         reboots: done.get(`${id}/reboot`) ?? 0,
         reinstalls: done.get(`${id}/rebuild`) ?? 0,
-        rescue: server.inRescue,
+        rescue: server.inRescue && server.view.status === 'running',
       },
     ]
   })
