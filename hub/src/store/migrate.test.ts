@@ -13,7 +13,7 @@ void t.test('migrations may be run by any number at once', async (t) => {
   const runs = await Promise.all(Array.from({ length: 9 }, () => migrate(db)))
   const names = readMigrations().map((migration) => migration.name)
   t.strictSame(runs.flat().sort(), names, 'each was applied by one of them')
-  t.match(await schemaStatus(db), { kind: 'current', version: readMigrations().at(-1)?.version })
+  t.match(await schemaStatus(db), { kind: 'current', version: names.length })
 
   const schema = await printSchema(db)
   // `npm run schema-dump -w hub` rewrites it.

@@ -36,18 +36,16 @@ export class MigrationError extends Error {
   override readonly name = 'MigrationError'
 }
 
-/** The migrations that this hub brings, in order. @throws MigrationError where a file does not say whether it is breaking, or two have one number. */
+/** The migrations that this hub brings, in order. @throws MigrationError where a file does not say whether it is breaking, or numbers have gaps. */
 export function readMigrations(directory: string = migrationsDirectory()): readonly Migration[] {
-  const files = readdirSync(directory)
-    .filter((file) => /^\d{4}_[a-z0-9_]+\.sql$/.test(file))
-    .sort()
-  return files.map((file, index) => {
+  const files = readdirSync(directory).filter((file) => /^\d{4}_[a-z0-9_]+\.sql$/.test(file))
+  return files.sort().map((file, index) => {
     const statements = readFileSync(join(directory, file), 'utf8')
     const mark = /^--! (breaking|compatible)\n/.exec(statements)?.[1]
     if (mark === undefined) throw new MigrationError(`${file} must begin with «--! breaking» or «--! compatible»`)
     const version = Number(file.slice(0, 4))
-    if (version <= Number(files[index - 1]?.slice(0, 4) ?? 0))
-      throw new MigrationError(`${file} has the number of another one: each migration has its own`)
+    if (version !== index + 1)
+      throw new MigrationError(`${file} should have number ${index + 1}: migrations are numbered without gaps`)
     return {
       version,
       name: file.replace(/\.sql$/, ''),
