@@ -5,10 +5,10 @@ import type { ProviderKind } from '../domain/provider/provider.js'
 import { databaseTime, inTransaction, type Tx } from '../store/database.js'
 import {
   findMissingRequests,
+  lookAfterMachines,
   recordMissingMachines,
   recordOwnedResources,
   recordStaticMachines,
-  recordVanishedRequests,
   type SeenResource,
 } from '../store/inventory.js'
 import { replaceOfferings } from '../store/offerings.js'
@@ -35,7 +35,7 @@ export class Listings {
   readonly #provider: { readonly id: string; readonly name: string; readonly kind: ProviderKind }
   readonly #log: Logger
   #listing: Listing | undefined
-  /** Requests that the last complete listing did not show. */
+  /** Requests that the last complete listing did not show, and that nobody was asked about for it. */
   #missing = new Set<string>()
   #queue: Promise<void> = Promise.resolve()
 
@@ -121,26 +121,29 @@ export class Listings {
     listing.requestIds.push(...shown.requestIds)
     listing.unowned.push(...shown.unowned)
     listing.owned += seen.length
-    if (part.final && part.complete) await this.#takeComplete(listing, now)
+    await this.#lookAfter(shown.returned)
+    if (part.final && part.complete) await this.#takeComplete(listing)
   }
 
   /** Only what was read to its end proves an absence, or makes an orphan. */
-  async #takeComplete(listing: Listing, now: Date): Promise<void> {
-    this.#missing = await this.#store(async (tx) => {
-      const missing = await findMissingRequests(tx, this.#provider, listing.requestIds, listing.startedAt)
-      await recordVanishedRequests(
-        tx,
-        this.#provider,
-        missing.filter((id) => this.#missing.has(id)),
-        now,
-      )
-      return new Set(missing)
-    })
+  async #takeComplete(listing: Listing): Promise<void> {
+    const missing = await this.#store((tx) =>
+      findMissingRequests(tx, this.#provider, listing.requestIds, listing.startedAt),
+    )
+    await this.#lookAfter(missing.filter((id) => this.#missing.has(id)))
+    // Whoever was asked about is missed twice more before that is done again.
+    this.#missing = new Set(missing.filter((id) => !this.#missing.has(id)))
     const { config, hubId } = this.#deps
     const ordered = await inTransaction(this.#deps.db, (tx) =>
       takeOrphanPass(tx, this.#provider, listing, { hubId, ...orphanTimes(config) }),
     )
     if (ordered) this.#deps.wake.signal({ kind: 'work', providerId: this.#provider.id })
+  }
+
+  async #lookAfter(requestIds: readonly string[]): Promise<void> {
+    if (requestIds.length === 0) return
+    await this.#store((tx) => lookAfterMachines(tx, this.#provider, requestIds))
+    this.#deps.wake.signal({ kind: 'work', providerId: this.#provider.id })
   }
 
   async #takeOfferings(said: Offerings): Promise<void> {

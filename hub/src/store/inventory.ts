@@ -214,6 +214,8 @@ export interface SeenParts {
   readonly requestIds: readonly string[]
   /** What no live request of the provider owns. */
   readonly unowned: readonly SeenResource[]
+  /** Ids of requests whose machine was taken for vanished. */
+  readonly returned: readonly string[]
 }
 
 /** Takes in a part of a dynamic provider's listing: what belongs to live requests is refreshed. */
@@ -224,7 +226,7 @@ export async function recordOwnedResources(
   now: Date,
 ): Promise<SeenParts> {
   const requestIds = [...new Set(seen.flatMap(({ requestId }) => requestId ?? []))]
-  if (requestIds.length === 0) return { requestIds: [], unowned: seen }
+  if (requestIds.length === 0) return { requestIds: [], unowned: seen, returned: [] }
   const requests = await tx
     .selectFrom('machine_requests')
     .selectAll()
@@ -236,6 +238,7 @@ export async function recordOwnedResources(
   const byId = new Map(requests.map((row) => [row.id, row]))
   const found: string[] = []
   const unowned: SeenResource[] = []
+  const returned: string[] = []
   const events: EventDraft[] = []
   for (const resource of seen) {
     const request = byId.get(resource.requestId ?? '')
@@ -244,6 +247,7 @@ export async function recordOwnedResources(
       continue
     }
     found.push(request.id)
+    if (request.state === 'PROVISIONED' && request.presence === 'ABSENT') returned.push(request.id)
     if (resource.kind !== 'server' || request.external_id === null) continue
     const power = resource.power ?? request.power
     const addresses = resource.addresses.length > 0 ? resource.addresses : request.addresses
@@ -275,7 +279,7 @@ export async function recordOwnedResources(
     }
   }
   await appendEvents(tx, { actor: `providers/${provider.name}`, requestId: '' }, events)
-  return { requestIds: found, unowned }
+  return { requestIds: found, unowned, returned }
 }
 
 /** Whether a live request owns something. What it owns without having said so yet is its holder's to adopt. */
@@ -315,50 +319,19 @@ export async function findMissingRequests(
   return rows.map((row) => row.id)
 }
 
-/** Records that the machines of requests are gone though they are wished for: missing in two complete listings in a row. */
-export async function recordVanishedRequests(
-  tx: Tx,
-  provider: ListingProvider,
-  ids: readonly string[],
-  now: Date,
-): Promise<void> {
+/**
+ * Has the provider look at the machines of settled requests, each by itself: a listing may have been read before they were made, and told late.
+ * What its holder reports then is believed. Before anything else in its transaction: work items are locked before requests.
+ */
+export async function lookAfterMachines(tx: Tx, provider: ListingProvider, ids: readonly string[]): Promise<void> {
   if (ids.length === 0) return
-  const rows = await tx
-    .updateTable('machine_requests')
-    .set({ presence: 'ABSENT', power: null })
+  await tx
+    .updateTable('work_items')
+    .set({ due_at: sql<Date>`clock_timestamp()` })
     .where('provider_id', '=', provider.id)
-    .where('id', 'in', ids)
-    .where('state', '=', 'PROVISIONED')
-    .where('presence', '=', 'PRESENT')
-    .returningAll()
+    .where('id', 'in', [...ids].sort())
+    .where('session_id', 'is', null)
     .execute()
-  const events: EventDraft[] = []
-  for (const row of rows) {
-    const message = `The machine ${row.external_id ?? ''} vanished outside of Slipway`
-    await tx
-      .updateTable('machines')
-      .set((update) => ({
-        power: null,
-        conditions: sql<string>`${update.ref('conditions')} || ${JSON.stringify([
-          { type: 'Present', status: 'FALSE', reason: 'NotListed', message, lastTransitionAt: now.toISOString() },
-        ])}::jsonb`,
-      }))
-      .where('provider_id', '=', provider.id)
-      .where('request_id', '=', row.id)
-      .where('state', '<>', 'GONE')
-      .execute()
-    await scheduleHost(tx, { organizationId: row.organization_id, hostId: row.host_id })
-    events.push({
-      subject: `machineRequests/${row.name}`,
-      related: [row.host_name, `providers/${provider.name}`],
-      reason: 'MachineVanished',
-      severity: 'ERROR',
-      message,
-      providerId: provider.id,
-      organizationId: row.organization_id,
-    })
-  }
-  await appendEvents(tx, { actor: `providers/${provider.name}`, requestId: '' }, events)
 }
 
 /** Equality of plain JSON, whatever the order of keys. */
