@@ -16,7 +16,7 @@ const rescueLabel = 'slipway/rescue'
  */
 export async function switchRescue(context: Work, cloud: Cloud, id: number, wish: RescueWish): Promise<void> {
   const { signal } = context
-  const server = await cloud.existing(id, 'urgent', signal)
+  const server = await idleServer(context, cloud, id)
   // Also before it is enabled anew: what another try enabled may have other keys.
   if (server.rescue_enabled) await act(context, cloud, id, 'disable_rescue')
   if (!wish.enabled) {
@@ -34,6 +34,22 @@ export async function switchRescue(context: Work, cloud: Cloud, id: number, wish
   // One that is off is started by what follows.
   if (server.status === 'running') await act(context, cloud, id, 'reset')
   await keepOn(context, cloud, id, 'urgent')
+}
+
+/** A server that no action is working on: one whose answer was lost may still be about to enable the rescue system. */
+async function idleServer(context: Work, cloud: Cloud, id: number): Promise<Server> {
+  return context.poll(
+    async (signal) => {
+      const server = await cloud.existing(id, 'urgent', signal)
+      return server.locked ? undefined : server
+    },
+    {
+      initialDelayMs: 500,
+      maxDelayMs: 5_000,
+      timeoutMs: context.config.actionTimeoutMs,
+      what: `server ${id} to be free`,
+    },
+  )
 }
 
 /** Deletes the keys that were put into the project for a server's rescue system. */
