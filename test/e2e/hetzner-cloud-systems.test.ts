@@ -95,7 +95,11 @@ void t.test('a host is reinstalled, rescued and released', { timeout: 600_000 },
     await slipway.ok('machine', 'rescue', before.machine, '--ssh-key-file', file, '--wait', '--timeout', '60s')
     t.equal(server()?.inRescue, true)
     await slipway.ok('machine', 'power', before.machine, 'reboot', '--wait')
-    await until('the reboot to lead there again', () => server()?.inRescue === true)
+    // Both: the server is there a moment before its provider says so.
+    await until('the reboot to lead there again', async () => {
+      const { rescue } = await slipway.json<MachineJson>('get', 'machine', before.machine)
+      return rescue === true && server()?.inRescue === true
+    })
     await slipway.ok('machine', 'rescue', before.machine, '--leave', '--wait', '--timeout', '60s')
     t.equal(server()?.inRescue, false)
     t.equal(emulator.project.sshKeys.size, 0, 'the key that was put there for it is gone')

@@ -272,7 +272,8 @@ function inject(world: World, fault: FaultName, config: JsonObject): Injected {
       useUpCalls(folderOf(world), 1)
       return {}
     default:
-      rmSync(join(folderOf(world), 'rate'), { recursive: true, force: true })
+      // The provider counts its calls in there all the while.
+      rmSync(join(folderOf(world), 'rate'), { recursive: true, force: true, maxRetries: 20, retryDelay: 20 })
       return { config, providerData: {} }
   }
 }
