@@ -6,6 +6,7 @@ const gen = new URL('../gen/', import.meta.url).pathname
 const entryPoints = {
   'slipway/provider/v1': ['slipway/provider/v1'],
   'slipway/hub/v1': ['slipway/hub/v1'],
+  'slipway/replica/v1': ['slipway/replica/v1'],
   'google/rpc': ['google/rpc'],
 }
 

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file slipway/hub/v1/event.proto.
  */
 export const file_slipway_hub_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("ChpzbGlwd2F5L2h1Yi92MS9ldmVudC5wcm90bxIOc2xpcHdheS5odWIudjEi0QEKBUV2ZW50EgwKBG5hbWUYASABKAkSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHc3ViamVjdBgDIAEoCRIPCgdyZWxhdGVkGAQgAygJEg4KBnJlYXNvbhgFIAEoCRIPCgdtZXNzYWdlGAYgASgJEioKCHNldmVyaXR5GAcgASgOMhguc2xpcHdheS5odWIudjEuU2V2ZXJpdHkSDQoFYWN0b3IYCCABKAkSEgoKcmVxdWVzdF9pZBgJIAEoCSphCghTZXZlcml0eRIYChRTRVZFUklUWV9VTlNQRUNJRklFRBAAEhEKDVNFVkVSSVRZX0lORk8QARIUChBTRVZFUklUWV9XQVJOSU5HEAISEgoOU0VWRVJJVFlfRVJST1IQA2IGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChpzbGlwd2F5L2h1Yi92MS9ldmVudC5wcm90bxIOc2xpcHdheS5odWIudjEijwIKBUV2ZW50EgwKBG5hbWUYASABKAkSKAoEdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHc3ViamVjdBgDIAEoCRIPCgdyZWxhdGVkGAQgAygJEg4KBnJlYXNvbhgFIAEoCRIPCgdtZXNzYWdlGAYgASgJEioKCHNldmVyaXR5GAcgASgOMhguc2xpcHdheS5odWIudjEuU2V2ZXJpdHkSDQoFYWN0b3IYCCABKAkSEgoKcmVxdWVzdF9pZBgJIAEoCRINCgVjb3VudBgKIAEoBBItCglsYXN0X3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wKmEKCFNldmVyaXR5EhgKFFNFVkVSSVRZX1VOU1BFQ0lGSUVEEAASEQoNU0VWRVJJVFlfSU5GTxABEhQKEFNFVkVSSVRZX1dBUk5JTkcQAhISCg5TRVZFUklUWV9FUlJPUhADYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * Event is an immutable line in a timeline. It is committed with the change that it tells of.
@@ -82,6 +82,20 @@ export type Event = Message<"slipway.hub.v1.Event"> & {
    * @generated from field: string request_id = 9;
    */
   requestId: string;
+
+  /**
+   * How often it happened: what a provider tells again and again is one event. 0 and 1: once.
+   *
+   * @generated from field: uint64 count = 10;
+   */
+  count: bigint;
+
+  /**
+   * When it happened last, where that was more than once. A watch shows the first time alone.
+   *
+   * @generated from field: google.protobuf.Timestamp last_time = 11;
+   */
+  lastTime?: Timestamp | undefined;
 };
 
 /**

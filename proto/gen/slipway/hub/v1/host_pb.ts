@@ -5,8 +5,8 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { LastError } from "./common_pb.js";
 import { file_slipway_hub_v1_common } from "./common_pb.js";
 import type { Price } from "../../provider/v1/inventory_pb.js";
@@ -19,7 +19,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file slipway/hub/v1/host.proto.
  */
 export const file_slipway_hub_v1_host: GenFile = /*@__PURE__*/
-  fileDesc("ChlzbGlwd2F5L2h1Yi92MS9ob3N0LnByb3RvEg5zbGlwd2F5Lmh1Yi52MSKkCgoESG9zdBIMCgRuYW1lGAEgASgJEgsKA3VpZBgCIAEoCRJqCghob3N0bmFtZRgDIAEoCUJYukhVclMY/QEyTl4oW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyhcLlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8pKik/JBIfCg1tYWNoaW5lX2NsYXNzGAQgASgJQgi6SAVyAxiAAhIpCgVzaGFwZRgFIAEoCzIaLnNsaXB3YXkucHJvdmlkZXIudjEuU2hhcGUSLAoJcGxhY2VtZW50GAYgASgLMhkuc2xpcHdheS5odWIudjEuUGxhY2VtZW50Ei4KDXByb3ZpZGVyX2RhdGEYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EhwKCXVzZXJfZGF0YRgIIAEoCUIJukgGcgQogIAEEjoKBmxhYmVscxgJIAMoCzIgLnNsaXB3YXkuaHViLnYxLkhvc3QuTGFiZWxzRW50cnlCCLpIBZoBAhBAEkQKC2Fubm90YXRpb25zGAogAygLMiUuc2xpcHdheS5odWIudjEuSG9zdC5Bbm5vdGF0aW9uc0VudHJ5Qgi6SAWaAQIQQBIRCglwcm90ZWN0ZWQYCyABKAgSKAoFc3RhdGUYFCABKA4yGS5zbGlwd2F5Lmh1Yi52MS5Ib3N0U3RhdGUSFQoNc3RhdGVfbWVzc2FnZRgVIAEoCRIyCgpjb25kaXRpb25zGBYgAygLMh4uc2xpcHdheS5wcm92aWRlci52MS5Db25kaXRpb24SLQoKbGFzdF9lcnJvchgXIAEoCzIZLnNsaXB3YXkuaHViLnYxLkxhc3RFcnJvchIQCghwcm92aWRlchgYIAEoCRIXCg9tYWNoaW5lX3JlcXVlc3QYGSABKAkSDwoHbWFjaGluZRgaIAEoCRIvCglhZGRyZXNzZXMYGyADKAsyHC5zbGlwd2F5LnByb3ZpZGVyLnYxLkFkZHJlc3MSLgoFcG93ZXIYHCABKA4yHy5zbGlwd2F5LnByb3ZpZGVyLnYxLlBvd2VyU3RhdGUSKQoFcHJpY2UYHSABKAsyGi5zbGlwd2F5LnByb3ZpZGVyLnYxLlByaWNlEi8KCHByb2dyZXNzGB4gASgLMh0uc2xpcHdheS5wcm92aWRlci52MS5Qcm9ncmVzcxIyCghhdHRlbXB0cxgfIAMoCzIgLnNsaXB3YXkuaHViLnYxLlBsYWNlbWVudEF0dGVtcHQSMwoPcGhvbmVfaG9tZV90aW1lGCAgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZWFkeV90aW1lGCEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtjcmVhdGVfdGltZRgoIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLdXBkYXRlX3RpbWUYKSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2RlbGV0ZV90aW1lGCogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGCsgASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaMgoQQW5ub3RhdGlvbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIoUBCglQbGFjZW1lbnQSGwoJcHJvdmlkZXJzGAEgAygJQgi6SAWSAQIQZBIaCghmYW1pbGllcxgCIAMoCUIIukgFkgECEGQSGwoJbG9jYXRpb25zGAMgAygJQgi6SAWSAQIQZBIiChFtYXhfaG91cmx5X21pY3JvcxgEIAEoA0IHukgEIgIoACK6AQoQUGxhY2VtZW50QXR0ZW1wdBIQCghwcm92aWRlchgBIAEoCRIXCg9tYWNoaW5lX3JlcXVlc3QYAiABKAkSDwoHdHlwZV9pZBgDIAEoCRIQCghsb2NhdGlvbhgEIAEoCRIoCgVlcnJvchgFIAEoCzIZLnNsaXB3YXkuaHViLnYxLkxhc3RFcnJvchIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK/AQoSUGxhY2VtZW50Q2FuZGlkYXRlEhAKCHByb3ZpZGVyGAEgASgJEg8KB3R5cGVfaWQYAiABKAkSEAoIbG9jYXRpb24YAyABKAkSDwoHbWFjaGluZRgEIAEoCRIpCgVwcmljZRgFIAEoCzIaLnNsaXB3YXkucHJvdmlkZXIudjEuUHJpY2USDgoGY2hvc2VuGAYgASgIEhcKD3JlamVjdGVkX3JlYXNvbhgHIAEoCRIPCgdtZXNzYWdlGAggASgJKvABCglIb3N0U3RhdGUSGgoWSE9TVF9TVEFURV9VTlNQRUNJRklFRBAAEhYKEkhPU1RfU1RBVEVfT1JERVJFRBABEhUKEUhPU1RfU1RBVEVfUExBQ0VEEAISGwoXSE9TVF9TVEFURV9QUk9WSVNJT05JTkcQAxIcChhIT1NUX1NUQVRFX0JPT1RTVFJBUFBJTkcQBBIUChBIT1NUX1NUQVRFX1JFQURZEAUSFAoQSE9TVF9TVEFURV9FUlJPUhAGEhgKFEhPU1RfU1RBVEVfUkVMRUFTSU5HEAcSFwoTSE9TVF9TVEFURV9SRUxFQVNFRBAIYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp, file_slipway_hub_v1_common, file_slipway_provider_v1_inventory, file_slipway_provider_v1_work]);
+  fileDesc("ChlzbGlwd2F5L2h1Yi92MS9ob3N0LnByb3RvEg5zbGlwd2F5Lmh1Yi52MSKMDAoESG9zdBIMCgRuYW1lGAEgASgJEgsKA3VpZBgCIAEoCRJqCghob3N0bmFtZRgDIAEoCUJYukhVclMY/QEyTl4oW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyhcLlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8pKik/JBIfCg1tYWNoaW5lX2NsYXNzGAQgASgJQgi6SAVyAxiAAhIpCgVzaGFwZRgFIAEoCzIaLnNsaXB3YXkucHJvdmlkZXIudjEuU2hhcGUSLAoJcGxhY2VtZW50GAYgASgLMhkuc2xpcHdheS5odWIudjEuUGxhY2VtZW50Ei4KDXByb3ZpZGVyX2RhdGEYByABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Eh8KCXVzZXJfZGF0YRgIIAEoCUIMgAEBukgGcgQogIAEEjoKBmxhYmVscxgJIAMoCzIgLnNsaXB3YXkuaHViLnYxLkhvc3QuTGFiZWxzRW50cnlCCLpIBZoBAhBAEkQKC2Fubm90YXRpb25zGAogAygLMiUuc2xpcHdheS5odWIudjEuSG9zdC5Bbm5vdGF0aW9uc0VudHJ5Qgi6SAWaAQIQQBIRCglwcm90ZWN0ZWQYCyABKAgSLwoLZXhwaXJlX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEj8KCGxpZmV0aW1lGA0gASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhK6SA+qAQwiBgiAhrCWATICCAESNAoIcHJpb3JpdHkYDiABKA4yGC5zbGlwd2F5Lmh1Yi52MS5Qcmlvcml0eUIIukgFggECEAESKQoPc3NoX3B1YmxpY19rZXlzGBEgAygJQhC6SA2SAQoQICIGcgQogIABEigKBXN0YXRlGBQgASgOMhkuc2xpcHdheS5odWIudjEuSG9zdFN0YXRlEhUKDXN0YXRlX21lc3NhZ2UYFSABKAkSMgoKY29uZGl0aW9ucxgWIAMoCzIeLnNsaXB3YXkucHJvdmlkZXIudjEuQ29uZGl0aW9uEi0KCmxhc3RfZXJyb3IYFyABKAsyGS5zbGlwd2F5Lmh1Yi52MS5MYXN0RXJyb3ISEAoIcHJvdmlkZXIYGCABKAkSFwoPbWFjaGluZV9yZXF1ZXN0GBkgASgJEg8KB21hY2hpbmUYGiABKAkSLwoJYWRkcmVzc2VzGBsgAygLMhwuc2xpcHdheS5wcm92aWRlci52MS5BZGRyZXNzEi4KBXBvd2VyGBwgASgOMh8uc2xpcHdheS5wcm92aWRlci52MS5Qb3dlclN0YXRlEikKBXByaWNlGB0gASgLMhouc2xpcHdheS5wcm92aWRlci52MS5QcmljZRIvCghwcm9ncmVzcxgeIAEoCzIdLnNsaXB3YXkucHJvdmlkZXIudjEuUHJvZ3Jlc3MSMgoIYXR0ZW1wdHMYHyADKAsyIC5zbGlwd2F5Lmh1Yi52MS5QbGFjZW1lbnRBdHRlbXB0EjMKD3Bob25lX2hvbWVfdGltZRggIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKcmVhZHlfdGltZRghIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIaG9zdF9zZXQYIiABKAkSLwoLY3JlYXRlX3RpbWUYKCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGCkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtkZWxldGVfdGltZRgqIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgrIAEoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGjIKEEFubm90YXRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASK0AgoJUGxhY2VtZW50EhsKCXByb3ZpZGVycxgBIAMoCUIIukgFkgECEGQSGgoIZmFtaWxpZXMYAiADKAlCCLpIBZIBAhBkEhsKCWxvY2F0aW9ucxgDIAMoCUIIukgFkgECEGQSIgoRbWF4X2hvdXJseV9taWNyb3MYBCABKANCB7pIBCICKAASGQoHcmVnaW9ucxgFIAMoCUIIukgFkgECEGQSGwoJcmVzaWRlbmN5GAYgAygJQgi6SAWSAQIQIBI6CgphZmZpbml0aWVzGAcgAygLMhwuc2xpcHdheS5odWIudjEuSG9zdEFmZmluaXR5Qgi6SAWSAQIQCBI5CgZzcHJlYWQYCCADKAsyHy5zbGlwd2F5Lmh1Yi52MS5QbGFjZW1lbnRTcHJlYWRCCLpIBZIBAhAEIrcBCgxIb3N0QWZmaW5pdHkSNgoEc2lkZRgBIAEoDjIcLnNsaXB3YXkuaHViLnYxLkFmZmluaXR5U2lkZUIKukgHggEEEAEgABI5CgZkb21haW4YAiABKA4yHS5zbGlwd2F5Lmh1Yi52MS5GYWlsdXJlRG9tYWluQgq6SAeCAQQQASAAEiIKDmxhYmVsX3NlbGVjdG9yGAMgASgJQgq6SAdyBRABGIAIEhAKCHJlcXVpcmVkGAQgASgIIm4KD1BsYWNlbWVudFNwcmVhZBI5CgZkb21haW4YASABKA4yHS5zbGlwd2F5Lmh1Yi52MS5GYWlsdXJlRG9tYWluQgq6SAeCAQQQASAAEiAKDmxhYmVsX3NlbGVjdG9yGAIgASgJQgi6SAVyAxiACCK6AQoQUGxhY2VtZW50QXR0ZW1wdBIQCghwcm92aWRlchgBIAEoCRIXCg9tYWNoaW5lX3JlcXVlc3QYAiABKAkSDwoHdHlwZV9pZBgDIAEoCRIQCghsb2NhdGlvbhgEIAEoCRIoCgVlcnJvchgFIAEoCzIZLnNsaXB3YXkuaHViLnYxLkxhc3RFcnJvchIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK/AQoSUGxhY2VtZW50Q2FuZGlkYXRlEhAKCHByb3ZpZGVyGAEgASgJEg8KB3R5cGVfaWQYAiABKAkSEAoIbG9jYXRpb24YAyABKAkSDwoHbWFjaGluZRgEIAEoCRIpCgVwcmljZRgFIAEoCzIaLnNsaXB3YXkucHJvdmlkZXIudjEuUHJpY2USDgoGY2hvc2VuGAYgASgIEhcKD3JlamVjdGVkX3JlYXNvbhgHIAEoCRIPCgdtZXNzYWdlGAggASgJKvABCglIb3N0U3RhdGUSGgoWSE9TVF9TVEFURV9VTlNQRUNJRklFRBAAEhYKEkhPU1RfU1RBVEVfT1JERVJFRBABEhUKEUhPU1RfU1RBVEVfUExBQ0VEEAISGwoXSE9TVF9TVEFURV9QUk9WSVNJT05JTkcQAxIcChhIT1NUX1NUQVRFX0JPT1RTVFJBUFBJTkcQBBIUChBIT1NUX1NUQVRFX1JFQURZEAUSFAoQSE9TVF9TVEFURV9FUlJPUhAGEhgKFEhPU1RfU1RBVEVfUkVMRUFTSU5HEAcSFwoTSE9TVF9TVEFURV9SRUxFQVNFRBAIKl4KCFByaW9yaXR5EhgKFFBSSU9SSVRZX1VOU1BFQ0lGSUVEEAASEAoMUFJJT1JJVFlfTE9XEAESEwoPUFJJT1JJVFlfTk9STUFMEAISEQoNUFJJT1JJVFlfSElHSBADKoIBCg1GYWlsdXJlRG9tYWluEh4KGkZBSUxVUkVfRE9NQUlOX1VOU1BFQ0lGSUVEEAASGwoXRkFJTFVSRV9ET01BSU5fUFJPVklERVIQARIbChdGQUlMVVJFX0RPTUFJTl9MT0NBVElPThACEhcKE0ZBSUxVUkVfRE9NQUlOX1JBQ0sQAypeCgxBZmZpbml0eVNpZGUSHQoZQUZGSU5JVFlfU0lERV9VTlNQRUNJRklFRBAAEhYKEkFGRklOSVRZX1NJREVfTkVBUhABEhcKE0FGRklOSVRZX1NJREVfQVBBUlQQAmIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_slipway_hub_v1_common, file_slipway_provider_v1_inventory, file_slipway_provider_v1_work]);
 
 /**
  * Host is what a tenant orders and keeps. The record outlives the machine beneath it.
@@ -42,7 +42,8 @@ export type Host = Message<"slipway.hub.v1.Host"> & {
   uid: string;
 
   /**
-   * Its hostname. Empty on order: the id. Cannot be changed.
+   * Its hostname. RFC 1123 labels in lower case, 253 characters at most, not ending in a number (programs take that for an address) or in localhost. It need not be
+   * unique. Empty on order: the id. Cannot be changed.
    *
    * @generated from field: string hostname = 3;
    */
@@ -105,6 +106,38 @@ export type Host = Message<"slipway.hub.v1.Host"> & {
   protected: boolean;
 
   /**
+   * When it is released by itself, by the database's clock. Absent: never. Protection wins: a protected host stays, and its condition
+   * Expiring says so. Some time before, Expiring becomes TRUE and its timeline tells of it.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 12;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * Input only. Instead of expire_time: this long from when the order, or the change, is stored.
+   *
+   * @generated from field: google.protobuf.Duration lifetime = 13;
+   */
+  lifetime?: Duration | undefined;
+
+  /**
+   * How urgent it is. Left out: as the workspace says. More than that asks for the permission host.prioritize, and never goes beyond the workspace's highest:
+   * PERMISSION_DENIED / PRIORITY_TOO_HIGH. Cannot be changed.
+   *
+   * @generated from field: slipway.hub.v1.Priority priority = 14;
+   */
+  priority: Priority;
+
+  /**
+   * SSH keys that may log in as the image's own user, from its first boot on: each one line of an OpenSSH public key, `type base64 comment`, without options. Types:
+   * ssh-ed25519, ssh-rsa of 2048 bits at least, ecdsa-sha2-nistp256, -nistp384, -nistp521, and the sk- ones of security keys. 64 KiB together. Cannot be changed;
+   * a reinstall puts them there again.
+   *
+   * @generated from field: repeated string ssh_public_keys = 17;
+   */
+  sshPublicKeys: string[];
+
+  /**
    * Output only. Where it is in its life.
    *
    * @generated from field: slipway.hub.v1.HostState state = 20;
@@ -119,7 +152,7 @@ export type Host = Message<"slipway.hub.v1.Host"> & {
   stateMessage: string;
 
   /**
-   * Output only. Accepted, Placed, Created, Booted, Registered, Ready; each rises to TRUE in turn.
+   * Output only. Accepted, Placed, Created, Booted, Registered, Ready; each rises to TRUE in turn. Expiring, where it has a time to end.
    *
    * @generated from field: repeated slipway.provider.v1.Condition conditions = 22;
    */
@@ -203,6 +236,13 @@ export type Host = Message<"slipway.hub.v1.Host"> & {
   readyTime?: Timestamp | undefined;
 
   /**
+   * Output only. The set that it is a member of, `workspaces/{workspace}/hostSets/{id}`.
+   *
+   * @generated from field: string host_set = 34;
+   */
+  hostSet: string;
+
+  /**
    * Output only. When it was ordered.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 40;
@@ -271,6 +311,35 @@ export type Placement = Message<"slipway.hub.v1.Placement"> & {
    * @generated from field: int64 max_hourly_micros = 4;
    */
   maxHourlyMicros: bigint;
+
+  /**
+   * Providers in any of these regions.
+   *
+   * @generated from field: repeated string regions = 5;
+   */
+  regions: string[];
+
+  /**
+   * Providers of which all of this may be said.
+   *
+   * @generated from field: repeated string residency = 6;
+   */
+  residency: string[];
+
+  /**
+   * Near to other hosts of the workspace, or apart from them.
+   *
+   * @generated from field: repeated slipway.hub.v1.HostAffinity affinities = 7;
+   */
+  affinities: HostAffinity[];
+
+  /**
+   * Spread among other hosts of the workspace: where the fewest of them are, over the first, and among equals over the next. It goes before the price, which
+   * max_hourly_micros bounds.
+   *
+   * @generated from field: repeated slipway.hub.v1.PlacementSpread spread = 8;
+   */
+  spread: PlacementSpread[];
 };
 
 /**
@@ -279,6 +348,77 @@ export type Placement = Message<"slipway.hub.v1.Placement"> & {
  */
 export const PlacementSchema: GenMessage<Placement> = /*@__PURE__*/
   messageDesc(file_slipway_hub_v1_host, 1);
+
+/**
+ * HostAffinity is a wish about where other hosts of the workspace are that have a place. The order's own host counts as the first of its kind: where it must be near to hosts
+ * that are labelled as it is, and there are none yet, it may be anywhere.
+ *
+ * @generated from message slipway.hub.v1.HostAffinity
+ */
+export type HostAffinity = Message<"slipway.hub.v1.HostAffinity"> & {
+  /**
+   * Near or apart.
+   *
+   * @generated from field: slipway.hub.v1.AffinitySide side = 1;
+   */
+  side: AffinitySide;
+
+  /**
+   * What they are to share, or not to.
+   *
+   * @generated from field: slipway.hub.v1.FailureDomain domain = 2;
+   */
+  domain: FailureDomain;
+
+  /**
+   * The other hosts, for example `app=db`.
+   *
+   * @generated from field: string label_selector = 3;
+   */
+  labelSelector: string;
+
+  /**
+   * Rather wait than be placed otherwise. False: where it can be had, before the price.
+   *
+   * @generated from field: bool required = 4;
+   */
+  required: boolean;
+};
+
+/**
+ * Describes the message slipway.hub.v1.HostAffinity.
+ * Use `create(HostAffinitySchema)` to create a new message.
+ */
+export const HostAffinitySchema: GenMessage<HostAffinity> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_host, 2);
+
+/**
+ * PlacementSpread is what an order is spread over.
+ *
+ * @generated from message slipway.hub.v1.PlacementSpread
+ */
+export type PlacementSpread = Message<"slipway.hub.v1.PlacementSpread"> & {
+  /**
+   * Over what.
+   *
+   * @generated from field: slipway.hub.v1.FailureDomain domain = 1;
+   */
+  domain: FailureDomain;
+
+  /**
+   * Among which hosts of the workspace. Empty: the members of the host's own set, or else all hosts of the workspace.
+   *
+   * @generated from field: string label_selector = 2;
+   */
+  labelSelector: string;
+};
+
+/**
+ * Describes the message slipway.hub.v1.PlacementSpread.
+ * Use `create(PlacementSpreadSchema)` to create a new message.
+ */
+export const PlacementSpreadSchema: GenMessage<PlacementSpread> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_host, 3);
 
 /**
  * PlacementAttempt is a place that was tried and left.
@@ -334,7 +474,7 @@ export type PlacementAttempt = Message<"slipway.hub.v1.PlacementAttempt"> & {
  * Use `create(PlacementAttemptSchema)` to create a new message.
  */
 export const PlacementAttemptSchema: GenMessage<PlacementAttempt> = /*@__PURE__*/
-  messageDesc(file_slipway_hub_v1_host, 2);
+  messageDesc(file_slipway_hub_v1_host, 4);
 
 /**
  * PlacementCandidate is a place as the scheduler saw it.
@@ -392,7 +532,7 @@ export type PlacementCandidate = Message<"slipway.hub.v1.PlacementCandidate"> & 
   rejectedReason: string;
 
   /**
-   * The same for people.
+   * For people: why it won, why it comes after the one that won, or why it fell out.
    *
    * @generated from field: string message = 8;
    */
@@ -404,7 +544,7 @@ export type PlacementCandidate = Message<"slipway.hub.v1.PlacementCandidate"> & 
  * Use `create(PlacementCandidateSchema)` to create a new message.
  */
 export const PlacementCandidateSchema: GenMessage<PlacementCandidate> = /*@__PURE__*/
-  messageDesc(file_slipway_hub_v1_host, 3);
+  messageDesc(file_slipway_hub_v1_host, 5);
 
 /**
  * HostState is a host's place in its life.
@@ -481,4 +621,120 @@ export enum HostState {
  */
 export const HostStateSchema: GenEnum<HostState> = /*@__PURE__*/
   enumDesc(file_slipway_hub_v1_host, 0);
+
+/**
+ * Priority says who goes first where not all can go at once. What has waited for five minutes goes as if it were of the next higher one.
+ *
+ * @generated from enum slipway.hub.v1.Priority
+ */
+export enum Priority {
+  /**
+   * Not said: what the workspace says.
+   *
+   * @generated from enum value: PRIORITY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * After all others.
+   *
+   * @generated from enum value: PRIORITY_LOW = 1;
+   */
+  LOW = 1,
+
+  /**
+   * As most.
+   *
+   * @generated from enum value: PRIORITY_NORMAL = 2;
+   */
+  NORMAL = 2,
+
+  /**
+   * Before all others.
+   *
+   * @generated from enum value: PRIORITY_HIGH = 3;
+   */
+  HIGH = 3,
+}
+
+/**
+ * Describes the enum slipway.hub.v1.Priority.
+ */
+export const PrioritySchema: GenEnum<Priority> = /*@__PURE__*/
+  enumDesc(file_slipway_hub_v1_host, 1);
+
+/**
+ * FailureDomain is what fails together.
+ *
+ * @generated from enum slipway.hub.v1.FailureDomain
+ */
+export enum FailureDomain {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: FAILURE_DOMAIN_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * All of one provider.
+   *
+   * @generated from enum value: FAILURE_DOMAIN_PROVIDER = 1;
+   */
+  PROVIDER = 1,
+
+  /**
+   * All of one location, whichever provider names it. A provider that has only one is a location of its own.
+   *
+   * @generated from enum value: FAILURE_DOMAIN_LOCATION = 2;
+   */
+  LOCATION = 2,
+
+  /**
+   * Machines of one provider whose label `rack` is the same. What does not say which rack it stands in, as no cloud does, is in none.
+   *
+   * @generated from enum value: FAILURE_DOMAIN_RACK = 3;
+   */
+  RACK = 3,
+}
+
+/**
+ * Describes the enum slipway.hub.v1.FailureDomain.
+ */
+export const FailureDomainSchema: GenEnum<FailureDomain> = /*@__PURE__*/
+  enumDesc(file_slipway_hub_v1_host, 2);
+
+/**
+ * AffinitySide is whether hosts belong together.
+ *
+ * @generated from enum slipway.hub.v1.AffinitySide
+ */
+export enum AffinitySide {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: AFFINITY_SIDE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * In the same domain as one of them.
+   *
+   * @generated from enum value: AFFINITY_SIDE_NEAR = 1;
+   */
+  NEAR = 1,
+
+  /**
+   * In a domain that has none of them.
+   *
+   * @generated from enum value: AFFINITY_SIDE_APART = 2;
+   */
+  APART = 2,
+}
+
+/**
+ * Describes the enum slipway.hub.v1.AffinitySide.
+ */
+export const AffinitySideSchema: GenEnum<AffinitySide> = /*@__PURE__*/
+  enumDesc(file_slipway_hub_v1_host, 3);
 

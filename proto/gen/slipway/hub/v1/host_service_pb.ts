@@ -17,7 +17,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file slipway/hub/v1/host_service.proto.
  */
 export const file_slipway_hub_v1_host_service: GenFile = /*@__PURE__*/
-  fileDesc("CiFzbGlwd2F5L2h1Yi92MS9ob3N0X3NlcnZpY2UucHJvdG8SDnNsaXB3YXkuaHViLnYxIssBChFDcmVhdGVIb3N0UmVxdWVzdBIaCgZwYXJlbnQYASABKAlCCrpIB3IFEAEYgAISOQoHaG9zdF9pZBgCIAEoCUIoukglciMyIV5bYS16XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIqCgRob3N0GAMgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdEIGukgDyAEBEhwKCnJlcXVlc3RfaWQYBCABKAlCCLpIBXIDGIABEhUKDXZhbGlkYXRlX29ubHkYBSABKAgiggEKEkNyZWF0ZUhvc3RSZXNwb25zZRIiCgRob3N0GAEgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdBI2CgpjYW5kaWRhdGVzGAIgAygLMiIuc2xpcHdheS5odWIudjEuUGxhY2VtZW50Q2FuZGlkYXRlEhAKCHdhcm5pbmdzGAMgAygJIioKDkdldEhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiNQoPR2V0SG9zdFJlc3BvbnNlEiIKBGhvc3QYASABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0Ir8BCgpIb3N0RmlsdGVyEjgKBnN0YXRlcxgBIAMoDjIZLnNsaXB3YXkuaHViLnYxLkhvc3RTdGF0ZUINukgKkgEHIgWCAQIQARIbCglwcm92aWRlcnMYAiADKAlCCLpIBZIBAhBkEiEKD21hY2hpbmVfY2xhc3NlcxgDIAMoCUIIukgFkgECEGQSIAoObGFiZWxfc2VsZWN0b3IYBCABKAlCCLpIBXIDGIAgEhUKDXNob3dfcmVsZWFzZWQYBSABKAgilAEKEExpc3RIb3N0c1JlcXVlc3QSGgoGcGFyZW50GAEgASgJQgq6SAdyBRABGIACEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACBIqCgZmaWx0ZXIYBCABKAsyGi5zbGlwd2F5Lmh1Yi52MS5Ib3N0RmlsdGVyImMKEUxpc3RIb3N0c1Jlc3BvbnNlEiMKBWhvc3RzGAEgAygLMhQuc2xpcHdheS5odWIudjEuSG9zdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAkihwEKEVVwZGF0ZUhvc3RSZXF1ZXN0EioKBGhvc3QYASABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0Qga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKDXZhbGlkYXRlX29ubHkYAyABKAgiOAoSVXBkYXRlSG9zdFJlc3BvbnNlEiIKBGhvc3QYASABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0IlIKEURlbGV0ZUhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISDAoEZXRhZxgCIAEoCRIVCg1hbGxvd19taXNzaW5nGAMgASgIIjgKEkRlbGV0ZUhvc3RSZXNwb25zZRIiCgRob3N0GAEgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdCKPAQoRV2F0Y2hIb3N0c1JlcXVlc3QSGgoGcGFyZW50GAEgASgJQgq6SAdyBRABGIACEhYKBG5hbWUYAiABKAlCCLpIBXIDGIACEioKBmZpbHRlchgDIAEoCzIaLnNsaXB3YXkuaHViLnYxLkhvc3RGaWx0ZXISGgoIcmV2aXNpb24YBCABKAlCCLpIBXIDGIAIImMKEldhdGNoSG9zdHNSZXNwb25zZRIrCgdjaGFuZ2VzGAEgAygLMhouc2xpcHdheS5odWIudjEuSG9zdENoYW5nZRIQCghyZXZpc2lvbhgCIAEoCRIOCgZzeW5jZWQYAyABKAgiWgoKSG9zdENoYW5nZRIoCgR0eXBlGAEgASgOMhouc2xpcHdheS5odWIudjEuQ2hhbmdlVHlwZRIiCgRob3N0GAIgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdCIsChBSZXRyeUhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiNwoRUmV0cnlIb3N0UmVzcG9uc2USIgoEaG9zdBgBIAEoCzIULnNsaXB3YXkuaHViLnYxLkhvc3Qi1AEKFFJlaW5zdGFsbEhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISDAoEZXRhZxgCIAEoCRIcCgpyZXF1ZXN0X2lkGAMgASgJQgi6SAVyAxiAARIuCg1wcm92aWRlcl9kYXRhGAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIhCgl1c2VyX2RhdGEYBSABKAlCCbpIBnIEKICABEgAiAEBEhUKDXZhbGlkYXRlX29ubHkYBiABKAhCDAoKX3VzZXJfZGF0YSJNChVSZWluc3RhbGxIb3N0UmVzcG9uc2USIgoEaG9zdBgBIAEoCzIULnNsaXB3YXkuaHViLnYxLkhvc3QSEAoId2FybmluZ3MYAiADKAkyuwUKC0hvc3RTZXJ2aWNlElMKCkNyZWF0ZUhvc3QSIS5zbGlwd2F5Lmh1Yi52MS5DcmVhdGVIb3N0UmVxdWVzdBoiLnNsaXB3YXkuaHViLnYxLkNyZWF0ZUhvc3RSZXNwb25zZRJPCgdHZXRIb3N0Eh4uc2xpcHdheS5odWIudjEuR2V0SG9zdFJlcXVlc3QaHy5zbGlwd2F5Lmh1Yi52MS5HZXRIb3N0UmVzcG9uc2UiA5ACARJVCglMaXN0SG9zdHMSIC5zbGlwd2F5Lmh1Yi52MS5MaXN0SG9zdHNSZXF1ZXN0GiEuc2xpcHdheS5odWIudjEuTGlzdEhvc3RzUmVzcG9uc2UiA5ACARJTCgpVcGRhdGVIb3N0EiEuc2xpcHdheS5odWIudjEuVXBkYXRlSG9zdFJlcXVlc3QaIi5zbGlwd2F5Lmh1Yi52MS5VcGRhdGVIb3N0UmVzcG9uc2USUwoKRGVsZXRlSG9zdBIhLnNsaXB3YXkuaHViLnYxLkRlbGV0ZUhvc3RSZXF1ZXN0GiIuc2xpcHdheS5odWIudjEuRGVsZXRlSG9zdFJlc3BvbnNlElUKCldhdGNoSG9zdHMSIS5zbGlwd2F5Lmh1Yi52MS5XYXRjaEhvc3RzUmVxdWVzdBoiLnNsaXB3YXkuaHViLnYxLldhdGNoSG9zdHNSZXNwb25zZTABElAKCVJldHJ5SG9zdBIgLnNsaXB3YXkuaHViLnYxLlJldHJ5SG9zdFJlcXVlc3QaIS5zbGlwd2F5Lmh1Yi52MS5SZXRyeUhvc3RSZXNwb25zZRJcCg1SZWluc3RhbGxIb3N0EiQuc2xpcHdheS5odWIudjEuUmVpbnN0YWxsSG9zdFJlcXVlc3QaJS5zbGlwd2F5Lmh1Yi52MS5SZWluc3RhbGxIb3N0UmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_field_mask, file_google_protobuf_struct, file_slipway_hub_v1_common, file_slipway_hub_v1_host]);
+  fileDesc("CiFzbGlwd2F5L2h1Yi92MS9ob3N0X3NlcnZpY2UucHJvdG8SDnNsaXB3YXkuaHViLnYxIssBChFDcmVhdGVIb3N0UmVxdWVzdBIaCgZwYXJlbnQYASABKAlCCrpIB3IFEAEYgAISOQoHaG9zdF9pZBgCIAEoCUIoukglciMyIV5bYS16XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIqCgRob3N0GAMgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdEIGukgDyAEBEhwKCnJlcXVlc3RfaWQYBCABKAlCCLpIBXIDGIABEhUKDXZhbGlkYXRlX29ubHkYBSABKAgiggEKEkNyZWF0ZUhvc3RSZXNwb25zZRIiCgRob3N0GAEgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdBI2CgpjYW5kaWRhdGVzGAIgAygLMiIuc2xpcHdheS5odWIudjEuUGxhY2VtZW50Q2FuZGlkYXRlEhAKCHdhcm5pbmdzGAMgAygJIioKDkdldEhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiNQoPR2V0SG9zdFJlc3BvbnNlEiIKBGhvc3QYASABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0Ir8BCgpIb3N0RmlsdGVyEjgKBnN0YXRlcxgBIAMoDjIZLnNsaXB3YXkuaHViLnYxLkhvc3RTdGF0ZUINukgKkgEHIgWCAQIQARIbCglwcm92aWRlcnMYAiADKAlCCLpIBZIBAhBkEiEKD21hY2hpbmVfY2xhc3NlcxgDIAMoCUIIukgFkgECEGQSIAoObGFiZWxfc2VsZWN0b3IYBCABKAlCCLpIBXIDGIAgEhUKDXNob3dfcmVsZWFzZWQYBSABKAgilAEKEExpc3RIb3N0c1JlcXVlc3QSGgoGcGFyZW50GAEgASgJQgq6SAdyBRABGIACEhoKCXBhZ2Vfc2l6ZRgCIAEoBUIHukgEGgIoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACBIqCgZmaWx0ZXIYBCABKAsyGi5zbGlwd2F5Lmh1Yi52MS5Ib3N0RmlsdGVyImMKEUxpc3RIb3N0c1Jlc3BvbnNlEiMKBWhvc3RzGAEgAygLMhQuc2xpcHdheS5odWIudjEuSG9zdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkSEAoIcmV2aXNpb24YAyABKAkihwEKEVVwZGF0ZUhvc3RSZXF1ZXN0EioKBGhvc3QYASABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0Qga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrEhUKDXZhbGlkYXRlX29ubHkYAyABKAgiOAoSVXBkYXRlSG9zdFJlc3BvbnNlEiIKBGhvc3QYASABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0IlIKEURlbGV0ZUhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISDAoEZXRhZxgCIAEoCRIVCg1hbGxvd19taXNzaW5nGAMgASgIIjgKEkRlbGV0ZUhvc3RSZXNwb25zZRIiCgRob3N0GAEgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdCKPAQoRV2F0Y2hIb3N0c1JlcXVlc3QSGgoGcGFyZW50GAEgASgJQgq6SAdyBRABGIACEhYKBG5hbWUYAiABKAlCCLpIBXIDGIACEioKBmZpbHRlchgDIAEoCzIaLnNsaXB3YXkuaHViLnYxLkhvc3RGaWx0ZXISGgoIcmV2aXNpb24YBCABKAlCCLpIBXIDGIAIImMKEldhdGNoSG9zdHNSZXNwb25zZRIrCgdjaGFuZ2VzGAEgAygLMhouc2xpcHdheS5odWIudjEuSG9zdENoYW5nZRIQCghyZXZpc2lvbhgCIAEoCRIOCgZzeW5jZWQYAyABKAgiWgoKSG9zdENoYW5nZRIoCgR0eXBlGAEgASgOMhouc2xpcHdheS5odWIudjEuQ2hhbmdlVHlwZRIiCgRob3N0GAIgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdCIsChBSZXRyeUhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiNwoRUmV0cnlIb3N0UmVzcG9uc2USIgoEaG9zdBgBIAEoCzIULnNsaXB3YXkuaHViLnYxLkhvc3Qi1wEKFFJlaW5zdGFsbEhvc3RSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISDAoEZXRhZxgCIAEoCRIcCgpyZXF1ZXN0X2lkGAMgASgJQgi6SAVyAxiAARIuCg1wcm92aWRlcl9kYXRhGAQgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIkCgl1c2VyX2RhdGEYBSABKAlCDIABAbpIBnIEKICABEgAiAEBEhUKDXZhbGlkYXRlX29ubHkYBiABKAhCDAoKX3VzZXJfZGF0YSJNChVSZWluc3RhbGxIb3N0UmVzcG9uc2USIgoEaG9zdBgBIAEoCzIULnNsaXB3YXkuaHViLnYxLkhvc3QSEAoId2FybmluZ3MYAiADKAki2gQKEEFkb3B0SG9zdFJlcXVlc3QSGgoGcGFyZW50GAEgASgJQgq6SAdyBRABGIACEjkKB2hvc3RfaWQYAiABKAlCKLpIJXIjMiFeW2Etel0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSHAoIcHJvdmlkZXIYAyABKAlCCrpIB3IFEAEYgAISKQoLZXh0ZXJuYWxfaWQYBCABKAlCFLpIEXIPEAEYgAQyCF5bIS1+XSskEiEKDW1hY2hpbmVfY2xhc3MYBSABKAlCCrpIB3IFEAEYgAISGQoHdHlwZV9pZBgGIAEoCUIIukgFcgMYgAISGgoIbG9jYXRpb24YByABKAlCCLpIBXIDGIACEhoKCGhvc3RuYW1lGAggASgJQgi6SAVyAxj9ARJGCgZsYWJlbHMYCSADKAsyLC5zbGlwd2F5Lmh1Yi52MS5BZG9wdEhvc3RSZXF1ZXN0LkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBJQCgthbm5vdGF0aW9ucxgKIAMoCzIxLnNsaXB3YXkuaHViLnYxLkFkb3B0SG9zdFJlcXVlc3QuQW5ub3RhdGlvbnNFbnRyeUIIukgFmgECEEASHAoKcmVxdWVzdF9pZBgLIAEoCUIIukgFcgMYgAESFQoNdmFsaWRhdGVfb25seRgMIAEoCBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGjIKEEFubm90YXRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJJChFBZG9wdEhvc3RSZXNwb25zZRIiCgRob3N0GAEgASgLMhQuc2xpcHdheS5odWIudjEuSG9zdBIQCgh3YXJuaW5ncxgCIAMoCTKNBgoLSG9zdFNlcnZpY2USUwoKQ3JlYXRlSG9zdBIhLnNsaXB3YXkuaHViLnYxLkNyZWF0ZUhvc3RSZXF1ZXN0GiIuc2xpcHdheS5odWIudjEuQ3JlYXRlSG9zdFJlc3BvbnNlEk8KB0dldEhvc3QSHi5zbGlwd2F5Lmh1Yi52MS5HZXRIb3N0UmVxdWVzdBofLnNsaXB3YXkuaHViLnYxLkdldEhvc3RSZXNwb25zZSIDkAIBElUKCUxpc3RIb3N0cxIgLnNsaXB3YXkuaHViLnYxLkxpc3RIb3N0c1JlcXVlc3QaIS5zbGlwd2F5Lmh1Yi52MS5MaXN0SG9zdHNSZXNwb25zZSIDkAIBElMKClVwZGF0ZUhvc3QSIS5zbGlwd2F5Lmh1Yi52MS5VcGRhdGVIb3N0UmVxdWVzdBoiLnNsaXB3YXkuaHViLnYxLlVwZGF0ZUhvc3RSZXNwb25zZRJTCgpEZWxldGVIb3N0EiEuc2xpcHdheS5odWIudjEuRGVsZXRlSG9zdFJlcXVlc3QaIi5zbGlwd2F5Lmh1Yi52MS5EZWxldGVIb3N0UmVzcG9uc2USVQoKV2F0Y2hIb3N0cxIhLnNsaXB3YXkuaHViLnYxLldhdGNoSG9zdHNSZXF1ZXN0GiIuc2xpcHdheS5odWIudjEuV2F0Y2hIb3N0c1Jlc3BvbnNlMAESUAoJUmV0cnlIb3N0EiAuc2xpcHdheS5odWIudjEuUmV0cnlIb3N0UmVxdWVzdBohLnNsaXB3YXkuaHViLnYxLlJldHJ5SG9zdFJlc3BvbnNlElwKDVJlaW5zdGFsbEhvc3QSJC5zbGlwd2F5Lmh1Yi52MS5SZWluc3RhbGxIb3N0UmVxdWVzdBolLnNsaXB3YXkuaHViLnYxLlJlaW5zdGFsbEhvc3RSZXNwb25zZRJQCglBZG9wdEhvc3QSIC5zbGlwd2F5Lmh1Yi52MS5BZG9wdEhvc3RSZXF1ZXN0GiEuc2xpcHdheS5odWIudjEuQWRvcHRIb3N0UmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_field_mask, file_google_protobuf_struct, file_slipway_hub_v1_common, file_slipway_hub_v1_host]);
 
 /**
  * CreateHostRequest orders a host.
@@ -285,7 +285,8 @@ export type UpdateHostRequest = Message<"slipway.hub.v1.UpdateHostRequest"> & {
   host?: Host | undefined;
 
   /**
-   * Which fields: labels, annotations, protected. Empty: all of them.
+   * Which fields: labels, annotations, protected, expire_time, lifetime. Empty: labels, annotations, protected, and expire_time or
+   * lifetime where one of them is given. expire_time without a value: it never expires.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
@@ -616,6 +617,132 @@ export const ReinstallHostResponseSchema: GenMessage<ReinstallHostResponse> = /*
   messageDesc(file_slipway_hub_v1_host_service, 17);
 
 /**
+ * AdoptHostRequest says which server becomes which host.
+ *
+ * @generated from message slipway.hub.v1.AdoptHostRequest
+ */
+export type AdoptHostRequest = Message<"slipway.hub.v1.AdoptHostRequest"> & {
+  /**
+   * The workspace, `workspaces/{id}`.
+   *
+   * @generated from field: string parent = 1;
+   */
+  parent: string;
+
+  /**
+   * The last part of the host's name: a DNS label.
+   *
+   * @generated from field: string host_id = 2;
+   */
+  hostId: string;
+
+  /**
+   * The provider that the server is at, `providers/{id}`.
+   *
+   * @generated from field: string provider = 3;
+   */
+  provider: string;
+
+  /**
+   * The server's id there, exactly as the provider writes it: printable ASCII without spaces.
+   *
+   * @generated from field: string external_id = 4;
+   */
+  externalId: string;
+
+  /**
+   * The class that it is kept and charged as, `machineClasses/{id}`. The server must be of a type that the class offers there.
+   *
+   * @generated from field: string machine_class = 5;
+   */
+  machineClass: string;
+
+  /**
+   * The server's type, in the provider's words. Needed where the class offers several there; its price is the one in force.
+   *
+   * @generated from field: string type_id = 6;
+   */
+  typeId: string;
+
+  /**
+   * The server's location, in the provider's words. Needed where the class offers several there.
+   *
+   * @generated from field: string location = 7;
+   */
+  location: string;
+
+  /**
+   * The hostname that it has. Empty: the host's id.
+   *
+   * @generated from field: string hostname = 8;
+   */
+  hostname: string;
+
+  /**
+   * The host's labels. They are not put on the server.
+   *
+   * @generated from field: map<string, string> labels = 9;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * The host's annotations.
+   *
+   * @generated from field: map<string, string> annotations = 10;
+   */
+  annotations: { [key: string]: string };
+
+  /**
+   * Idempotency key, see CreateProviderRequest.request_id.
+   *
+   * @generated from field: string request_id = 11;
+   */
+  requestId: string;
+
+  /**
+   * Check, and have the provider look at the server, but store nothing.
+   *
+   * @generated from field: bool validate_only = 12;
+   */
+  validateOnly: boolean;
+};
+
+/**
+ * Describes the message slipway.hub.v1.AdoptHostRequest.
+ * Use `create(AdoptHostRequestSchema)` to create a new message.
+ */
+export const AdoptHostRequestSchema: GenMessage<AdoptHostRequest> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_host_service, 18);
+
+/**
+ * AdoptHostResponse is the host that the server is becoming.
+ *
+ * @generated from message slipway.hub.v1.AdoptHostResponse
+ */
+export type AdoptHostResponse = Message<"slipway.hub.v1.AdoptHostResponse"> & {
+  /**
+   * The host.
+   *
+   * @generated from field: slipway.hub.v1.Host host = 1;
+   */
+  host?: Host | undefined;
+
+  /**
+   * What was not checked, and why: for example that the provider was out of reach.
+   *
+   * @generated from field: repeated string warnings = 2;
+   */
+  warnings: string[];
+};
+
+/**
+ * Describes the message slipway.hub.v1.AdoptHostResponse.
+ * Use `create(AdoptHostResponseSchema)` to create a new message.
+ */
+export const AdoptHostResponseSchema: GenMessage<AdoptHostResponse> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_host_service, 19);
+
+/**
  * HostService is where hosts are ordered, kept and released.
  *
  * @generated from service slipway.hub.v1.HostService
@@ -656,7 +783,7 @@ export const HostService: GenService<{
     output: typeof ListHostsResponseSchema;
   },
   /**
-   * UpdateHost changes labels, annotations, protected. ABORTED / ETAG_MISMATCH as usual.
+   * UpdateHost changes labels, annotations, protected, and when it expires. ABORTED / ETAG_MISMATCH as usual.
    *
    * @generated from rpc slipway.hub.v1.HostService.UpdateHost
    */
@@ -710,6 +837,29 @@ export const HostService: GenService<{
     methodKind: "unary";
     input: typeof ReinstallHostRequestSchema;
     output: typeof ReinstallHostResponseSchema;
+  },
+  /**
+   * AdoptHost makes a host of a server that exists already at a dynamic provider, untouched: the provider puts its ownership key on it and
+   * reports what it is, and never boots, switches, changes or wipes it. (For machines of static providers see
+   * MachineService.AdoptMachine.) The host goes through PLACED and PROVISIONING to READY, is charged like any other, and is protected: the
+   * protection is to be taken off before it can be released, which deletes the server.
+   *
+   * Until the host is READY the server is not the hub's: what goes wrong leads to ERROR, and a failure or a release takes the key off
+   * again and leaves the server alone. A host that was never READY cannot be retried; release it, and adopt the server again.
+   *
+   * Whoever has a role that allows it in the workspace may adopt at providers of that workspace; at an organization's, whoever has one
+   * in the whole organization; at shared and pooled ones, administrators of the hub.
+   *
+   * INVALID_ARGUMENT / PROVIDER_DATA_INVALID: the provider refuses the server; NOT_FOUND / CLASS_NOT_FOUND, PROVIDER_NOT_FOUND;
+   * FAILED_PRECONDITION / ADOPTION_UNSUPPORTED, PROVIDER_NOT_USABLE, SERVER_KNOWN, CLASS_NOT_OFFERED; PERMISSION_DENIED /
+   * PERMISSION_MISSING; RESOURCE_EXHAUSTED / QUOTA_EXCEEDED, BUDGET_EXCEEDED; ALREADY_EXISTS / NAME_TAKEN or IDEMPOTENCY_KEY_REUSED.
+   *
+   * @generated from rpc slipway.hub.v1.HostService.AdoptHost
+   */
+  adoptHost: {
+    methodKind: "unary";
+    input: typeof AdoptHostRequestSchema;
+    output: typeof AdoptHostResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_slipway_hub_v1_host_service, 0);

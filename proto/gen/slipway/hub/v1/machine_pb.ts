@@ -17,7 +17,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file slipway/hub/v1/machine.proto.
  */
 export const file_slipway_hub_v1_machine: GenFile = /*@__PURE__*/
-  fileDesc("ChxzbGlwd2F5L2h1Yi92MS9tYWNoaW5lLnByb3RvEg5zbGlwd2F5Lmh1Yi52MSLJCAoHTWFjaGluZRIMCgRuYW1lGAEgASgJEgsKA3VpZBgCIAEoCRIQCghwcm92aWRlchgDIAEoCRIOCgZzdGF0aWMYBCABKAgSEwoLZXh0ZXJuYWxfaWQYBSABKAkSKwoFc3RhdGUYBiABKA4yHC5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lU3RhdGUSLwoIaGFyZHdhcmUYByABKAsyHS5zbGlwd2F5LnByb3ZpZGVyLnYxLkhhcmR3YXJlEi8KCWFkZHJlc3NlcxgIIAMoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuQWRkcmVzcxIuCgVwb3dlchgJIAEoDjIfLnNsaXB3YXkucHJvdmlkZXIudjEuUG93ZXJTdGF0ZRI2Cg1kZXNpcmVkX3Bvd2VyGAogASgOMh8uc2xpcHdheS5wcm92aWRlci52MS5Qb3dlclN0YXRlEg8KB3JlYm9vdHMYCyABKAQSFAoMcmVib290c19kb25lGAwgASgEEgwKBGhvc3QYDSABKAkSFwoPbWFjaGluZV9yZXF1ZXN0GA4gASgJEj0KBmxhYmVscxgPIAMoCzIjLnNsaXB3YXkuaHViLnYxLk1hY2hpbmUuTGFiZWxzRW50cnlCCLpIBZoBAhBAEkcKC2Fubm90YXRpb25zGBAgAygLMiguc2xpcHdheS5odWIudjEuTWFjaGluZS5Bbm5vdGF0aW9uc0VudHJ5Qgi6SAWaAQIQQBITCgttYWludGVuYW5jZRgRIAEoCBIQCghjb3Jkb25lZBgSIAEoCBIRCglwcm90ZWN0ZWQYEyABKAgSMgoKY29uZGl0aW9ucxgUIAMoCzIeLnNsaXB3YXkucHJvdmlkZXIudjEuQ29uZGl0aW9uEi0KCmxhc3RfZXJyb3IYFSABKAsyGS5zbGlwd2F5Lmh1Yi52MS5MYXN0RXJyb3ISKwoKYXR0cmlidXRlcxgWIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLQoJc2Vlbl90aW1lGBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpyZWluc3RhbGxzGBggASgEEhcKD3JlaW5zdGFsbHNfZG9uZRgZIAEoBBIWCg5kZXNpcmVkX3Jlc2N1ZRgaIAEoCBIOCgZyZXNjdWUYGyABKAgSLwoLY3JlYXRlX3RpbWUYKCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGCkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGCogASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaMgoQQW5ub3RhdGlvbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBKtIECgxNYWNoaW5lU3RhdGUSHQoZTUFDSElORV9TVEFURV9VTlNQRUNJRklFRBAAEhwKGE1BQ0hJTkVfU1RBVEVfRElTQ09WRVJFRBABEhsKF01BQ0hJTkVfU1RBVEVfVkVSSUZZSU5HEAISHAoYTUFDSElORV9TVEFURV9NQU5BR0VBQkxFEAMSHAoYTUFDSElORV9TVEFURV9JTlNQRUNUSU5HEAQSHgoaTUFDSElORV9TVEFURV9JTlNQRUNUX1dBSVQQBRIaChZNQUNISU5FX1NUQVRFX0NMRUFOSU5HEAYSHAoYTUFDSElORV9TVEFURV9DTEVBTl9XQUlUEAcSGwoXTUFDSElORV9TVEFURV9BVkFJTEFCTEUQCBIeChpNQUNISU5FX1NUQVRFX1BST1ZJU0lPTklORxAJEiAKHE1BQ0hJTkVfU1RBVEVfUFJPVklTSU9OX1dBSVQQChIYChRNQUNISU5FX1NUQVRFX0FDVElWRRALEhoKFk1BQ0hJTkVfU1RBVEVfQURPUFRJTkcQDBIfChtNQUNISU5FX1NUQVRFX1ZFUklGWV9GQUlMRUQQDRIgChxNQUNISU5FX1NUQVRFX0lOU1BFQ1RfRkFJTEVEEA4SHgoaTUFDSElORV9TVEFURV9DTEVBTl9GQUlMRUQQDxIiCh5NQUNISU5FX1NUQVRFX1BST1ZJU0lPTl9GQUlMRUQQEBIeChpNQUNISU5FX1NUQVRFX0FET1BUX0ZBSUxFRBAREhYKEk1BQ0hJTkVfU1RBVEVfR09ORRASYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp, file_slipway_hub_v1_common, file_slipway_provider_v1_work]);
+  fileDesc("ChxzbGlwd2F5L2h1Yi92MS9tYWNoaW5lLnByb3RvEg5zbGlwd2F5Lmh1Yi52MSLuCQoHTWFjaGluZRIMCgRuYW1lGAEgASgJEgsKA3VpZBgCIAEoCRIQCghwcm92aWRlchgDIAEoCRIOCgZzdGF0aWMYBCABKAgSEwoLZXh0ZXJuYWxfaWQYBSABKAkSKwoFc3RhdGUYBiABKA4yHC5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lU3RhdGUSLwoIaGFyZHdhcmUYByABKAsyHS5zbGlwd2F5LnByb3ZpZGVyLnYxLkhhcmR3YXJlEi8KCWFkZHJlc3NlcxgIIAMoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuQWRkcmVzcxIuCgVwb3dlchgJIAEoDjIfLnNsaXB3YXkucHJvdmlkZXIudjEuUG93ZXJTdGF0ZRI2Cg1kZXNpcmVkX3Bvd2VyGAogASgOMh8uc2xpcHdheS5wcm92aWRlci52MS5Qb3dlclN0YXRlEg8KB3JlYm9vdHMYCyABKAQSFAoMcmVib290c19kb25lGAwgASgEEgwKBGhvc3QYDSABKAkSFwoPbWFjaGluZV9yZXF1ZXN0GA4gASgJEj0KBmxhYmVscxgPIAMoCzIjLnNsaXB3YXkuaHViLnYxLk1hY2hpbmUuTGFiZWxzRW50cnlCCLpIBZoBAhBAEkcKC2Fubm90YXRpb25zGBAgAygLMiguc2xpcHdheS5odWIudjEuTWFjaGluZS5Bbm5vdGF0aW9uc0VudHJ5Qgi6SAWaAQIQQBITCgttYWludGVuYW5jZRgRIAEoCBIQCghjb3Jkb25lZBgSIAEoCBIRCglwcm90ZWN0ZWQYEyABKAgSMgoKY29uZGl0aW9ucxgUIAMoCzIeLnNsaXB3YXkucHJvdmlkZXIudjEuQ29uZGl0aW9uEi0KCmxhc3RfZXJyb3IYFSABKAsyGS5zbGlwd2F5Lmh1Yi52MS5MYXN0RXJyb3ISKwoKYXR0cmlidXRlcxgWIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLQoJc2Vlbl90aW1lGBcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpyZWluc3RhbGxzGBggASgEEhcKD3JlaW5zdGFsbHNfZG9uZRgZIAEoBBIWCg5kZXNpcmVkX3Jlc2N1ZRgaIAEoCBIOCgZyZXNjdWUYGyABKAgSOQoTbWFpbnRlbmFuY2VfZGV0YWlscxgcIAEoCzIcLnNsaXB3YXkuaHViLnYxLk1hY2hpbmVQYXVzZRIqCgRob2xkGB0gASgLMhwuc2xpcHdheS5odWIudjEuTWFjaGluZVBhdXNlEiwKB3dhaXRpbmcYHiABKAsyGy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lV2FpdBIOCgZpbl91c2UYHyABKAgSLwoLY3JlYXRlX3RpbWUYKCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGCkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRldGFnGCogASgJGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaMgoQQW5ub3RhdGlvbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIm0KDE1hY2hpbmVQYXVzZRIKCgJieRgBIAEoCRIRCglieV9zeXN0ZW0YAiABKAgSDgoGcmVhc29uGAMgASgJEi4KCnNpbmNlX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIoEBCgtNYWNoaW5lV2FpdBIPCgdtZXNzYWdlGAEgASgJEi4KCnNpbmNlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjEKDWRlYWRsaW5lX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wKtIECgxNYWNoaW5lU3RhdGUSHQoZTUFDSElORV9TVEFURV9VTlNQRUNJRklFRBAAEhwKGE1BQ0hJTkVfU1RBVEVfRElTQ09WRVJFRBABEhsKF01BQ0hJTkVfU1RBVEVfVkVSSUZZSU5HEAISHAoYTUFDSElORV9TVEFURV9NQU5BR0VBQkxFEAMSHAoYTUFDSElORV9TVEFURV9JTlNQRUNUSU5HEAQSHgoaTUFDSElORV9TVEFURV9JTlNQRUNUX1dBSVQQBRIaChZNQUNISU5FX1NUQVRFX0NMRUFOSU5HEAYSHAoYTUFDSElORV9TVEFURV9DTEVBTl9XQUlUEAcSGwoXTUFDSElORV9TVEFURV9BVkFJTEFCTEUQCBIeChpNQUNISU5FX1NUQVRFX1BST1ZJU0lPTklORxAJEiAKHE1BQ0hJTkVfU1RBVEVfUFJPVklTSU9OX1dBSVQQChIYChRNQUNISU5FX1NUQVRFX0FDVElWRRALEhoKFk1BQ0hJTkVfU1RBVEVfQURPUFRJTkcQDBIfChtNQUNISU5FX1NUQVRFX1ZFUklGWV9GQUlMRUQQDRIgChxNQUNISU5FX1NUQVRFX0lOU1BFQ1RfRkFJTEVEEA4SHgoaTUFDSElORV9TVEFURV9DTEVBTl9GQUlMRUQQDxIiCh5NQUNISU5FX1NUQVRFX1BST1ZJU0lPTl9GQUlMRUQQEBIeChpNQUNISU5FX1NUQVRFX0FET1BUX0ZBSUxFRBAREhYKEk1BQ0hJTkVfU1RBVEVfR09ORRASYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_struct, file_google_protobuf_timestamp, file_slipway_hub_v1_common, file_slipway_provider_v1_work]);
 
 /**
  * Machine is a real server.
@@ -138,7 +138,7 @@ export type Machine = Message<"slipway.hub.v1.Machine"> & {
   annotations: { [key: string]: string };
 
   /**
-   * No timer and no automatic repair touches it, and no order takes it.
+   * It is in maintenance: nothing is done to it and no timer runs against it, and no order takes it. See maintenance_details.
    *
    * @generated from field: bool maintenance = 17;
    */
@@ -215,6 +215,34 @@ export type Machine = Message<"slipway.hub.v1.Machine"> & {
   rescue: boolean;
 
   /**
+   * Output only. Where it is in maintenance: by whom, why, and since when.
+   *
+   * @generated from field: slipway.hub.v1.MachinePause maintenance_details = 28;
+   */
+  maintenanceDetails?: MachinePause | undefined;
+
+  /**
+   * Output only. Where a person holds it: by whom, why, and since when. Like maintenance, and apart from it.
+   *
+   * @generated from field: slipway.hub.v1.MachinePause hold = 29;
+   */
+  hold?: MachinePause | undefined;
+
+  /**
+   * Output only. In a waiting state: what is waited for, and until when.
+   *
+   * @generated from field: slipway.hub.v1.MachineWait waiting = 30;
+   */
+  waiting?: MachineWait | undefined;
+
+  /**
+   * Output only. Its provider says that it is a server in use: it can be adopted, and not accepted.
+   *
+   * @generated from field: bool in_use = 31;
+   */
+  inUse: boolean;
+
+  /**
    * Output only. When the hub first knew of it.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 40;
@@ -242,6 +270,84 @@ export type Machine = Message<"slipway.hub.v1.Machine"> & {
  */
 export const MachineSchema: GenMessage<Machine> = /*@__PURE__*/
   messageDesc(file_slipway_hub_v1_machine, 0);
+
+/**
+ * MachinePause is a time in which a machine is left alone: nothing is claimed for it, its timers stand still, and no order takes it. Its
+ * deadlines are put off by as long as it lasts.
+ *
+ * @generated from message slipway.hub.v1.MachinePause
+ */
+export type MachinePause = Message<"slipway.hub.v1.MachinePause"> & {
+  /**
+   * Who began it: `token/{id}`, `providers/{id}`, `hub`.
+   *
+   * @generated from field: string by = 1;
+   */
+  by: string;
+
+  /**
+   * The system began it, and may end it. What a person began only a person ends.
+   *
+   * @generated from field: bool by_system = 2;
+   */
+  bySystem: boolean;
+
+  /**
+   * Why.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * Since when.
+   *
+   * @generated from field: google.protobuf.Timestamp since_time = 4;
+   */
+  sinceTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message slipway.hub.v1.MachinePause.
+ * Use `create(MachinePauseSchema)` to create a new message.
+ */
+export const MachinePauseSchema: GenMessage<MachinePause> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine, 1);
+
+/**
+ * MachineWait is what a machine in a waiting state is waited for.
+ *
+ * @generated from message slipway.hub.v1.MachineWait
+ */
+export type MachineWait = Message<"slipway.hub.v1.MachineWait"> & {
+  /**
+   * What, for people.
+   *
+   * @generated from field: string message = 1;
+   */
+  message: string;
+
+  /**
+   * Since when.
+   *
+   * @generated from field: google.protobuf.Timestamp since_time = 2;
+   */
+  sinceTime?: Timestamp | undefined;
+
+  /**
+   * Until when. After that it has failed. Put off while the machine is paused or its provider is out of reach.
+   *
+   * @generated from field: google.protobuf.Timestamp deadline_time = 3;
+   */
+  deadlineTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message slipway.hub.v1.MachineWait.
+ * Use `create(MachineWaitSchema)` to create a new message.
+ */
+export const MachineWaitSchema: GenMessage<MachineWait> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine, 2);
 
 /**
  * MachineState is a machine's place in its life. Dynamic machines are ACTIVE while they live. The kind of a state says who must

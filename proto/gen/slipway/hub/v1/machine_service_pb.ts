@@ -9,6 +9,8 @@ import type { FieldMask } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_field_mask } from "@bufbuild/protobuf/wkt";
 import type { ChangeType } from "./common_pb.js";
 import { file_slipway_hub_v1_common } from "./common_pb.js";
+import type { Host } from "./host_pb.js";
+import { file_slipway_hub_v1_host } from "./host_pb.js";
 import type { Machine, MachineState } from "./machine_pb.js";
 import { file_slipway_hub_v1_machine } from "./machine_pb.js";
 import type { Message } from "@bufbuild/protobuf";
@@ -17,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file slipway/hub/v1/machine_service.proto.
  */
 export const file_slipway_hub_v1_machine_service: GenFile = /*@__PURE__*/
-  fileDesc("CiRzbGlwd2F5L2h1Yi92MS9tYWNoaW5lX3NlcnZpY2UucHJvdG8SDnNsaXB3YXkuaHViLnYxIi0KEUdldE1hY2hpbmVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiPgoSR2V0TWFjaGluZVJlc3BvbnNlEigKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIp4BCg1NYWNoaW5lRmlsdGVyEjsKBnN0YXRlcxgBIAMoDjIcLnNsaXB3YXkuaHViLnYxLk1hY2hpbmVTdGF0ZUINukgKkgEHIgWCAQIQARIbCglwcm92aWRlcnMYAiADKAlCCLpIBZIBAhBkEiAKDmxhYmVsX3NlbGVjdG9yGAMgASgJQgi6SAVyAxiAIBIRCglzaG93X2dvbmUYBCABKAgifgoTTGlzdE1hY2hpbmVzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSLQoGZmlsdGVyGAMgASgLMh0uc2xpcHdheS5odWIudjEuTWFjaGluZUZpbHRlciJsChRMaXN0TWFjaGluZXNSZXNwb25zZRIpCghtYWNoaW5lcxgBIAMoCzIXLnNsaXB3YXkuaHViLnYxLk1hY2hpbmUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhAKCHJldmlzaW9uGAMgASgJInkKFFVwZGF0ZU1hY2hpbmVSZXF1ZXN0EjAKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIkEKFVVwZGF0ZU1hY2hpbmVSZXNwb25zZRIoCgdtYWNoaW5lGAEgASgLMhcuc2xpcHdheS5odWIudjEuTWFjaGluZSJVChREZWxldGVNYWNoaW5lUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIACEgwKBGV0YWcYAiABKAkSFQoNYWxsb3dfbWlzc2luZxgDIAEoCCIXChVEZWxldGVNYWNoaW5lUmVzcG9uc2UieQoUV2F0Y2hNYWNoaW5lc1JlcXVlc3QSFgoEbmFtZRgBIAEoCUIIukgFcgMYgAISLQoGZmlsdGVyGAIgASgLMh0uc2xpcHdheS5odWIudjEuTWFjaGluZUZpbHRlchIaCghyZXZpc2lvbhgDIAEoCUIIukgFcgMYgAgiaQoVV2F0Y2hNYWNoaW5lc1Jlc3BvbnNlEi4KB2NoYW5nZXMYASADKAsyHS5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lQ2hhbmdlEhAKCHJldmlzaW9uGAIgASgJEg4KBnN5bmNlZBgDIAEoCCJjCg1NYWNoaW5lQ2hhbmdlEigKBHR5cGUYASABKA4yGi5zbGlwd2F5Lmh1Yi52MS5DaGFuZ2VUeXBlEigKB21hY2hpbmUYAiABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIokBChZTZXRNYWNoaW5lUG93ZXJSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISNwoGYWN0aW9uGAIgASgOMhsuc2xpcHdheS5odWIudjEuUG93ZXJBY3Rpb25CCrpIB4IBBBABIAASHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiQwoXU2V0TWFjaGluZVBvd2VyUmVzcG9uc2USKAoHbWFjaGluZRgBIAEoCzIXLnNsaXB3YXkuaHViLnYxLk1hY2hpbmUitAEKF1NldE1hY2hpbmVSZXNjdWVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISDwoHZW5hYmxlZBgCIAEoCBIjCghzc2hfa2V5cxgDIAMoCUIRukgOkgELECAiB3IFEAEYgAISKwoPc3NoX3B1YmxpY19rZXlzGAQgAygJQhK6SA+SAQwQICIIcgYQARiAgAESHAoKcmVxdWVzdF9pZBgFIAEoCUIIukgFcgMYgAEiRAoYU2V0TWFjaGluZVJlc2N1ZVJlc3BvbnNlEigKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIjAKFEFjY2VwdE1hY2hpbmVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiQQoVQWNjZXB0TWFjaGluZVJlc3BvbnNlEigKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIi8KE1JldHJ5TWFjaGluZVJlcXVlc3QSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAAiJAChRSZXRyeU1hY2hpbmVSZXNwb25zZRIoCgdtYWNoaW5lGAEgASgLMhcuc2xpcHdheS5odWIudjEuTWFjaGluZSpvCgtQb3dlckFjdGlvbhIcChhQT1dFUl9BQ1RJT05fVU5TUEVDSUZJRUQQABITCg9QT1dFUl9BQ1RJT05fT04QARIUChBQT1dFUl9BQ1RJT05fT0ZGEAISFwoTUE9XRVJfQUNUSU9OX1JFQk9PVBADMuoGCg5NYWNoaW5lU2VydmljZRJYCgpHZXRNYWNoaW5lEiEuc2xpcHdheS5odWIudjEuR2V0TWFjaGluZVJlcXVlc3QaIi5zbGlwd2F5Lmh1Yi52MS5HZXRNYWNoaW5lUmVzcG9uc2UiA5ACARJeCgxMaXN0TWFjaGluZXMSIy5zbGlwd2F5Lmh1Yi52MS5MaXN0TWFjaGluZXNSZXF1ZXN0GiQuc2xpcHdheS5odWIudjEuTGlzdE1hY2hpbmVzUmVzcG9uc2UiA5ACARJcCg1VcGRhdGVNYWNoaW5lEiQuc2xpcHdheS5odWIudjEuVXBkYXRlTWFjaGluZVJlcXVlc3QaJS5zbGlwd2F5Lmh1Yi52MS5VcGRhdGVNYWNoaW5lUmVzcG9uc2USXAoNRGVsZXRlTWFjaGluZRIkLnNsaXB3YXkuaHViLnYxLkRlbGV0ZU1hY2hpbmVSZXF1ZXN0GiUuc2xpcHdheS5odWIudjEuRGVsZXRlTWFjaGluZVJlc3BvbnNlEl4KDVdhdGNoTWFjaGluZXMSJC5zbGlwd2F5Lmh1Yi52MS5XYXRjaE1hY2hpbmVzUmVxdWVzdBolLnNsaXB3YXkuaHViLnYxLldhdGNoTWFjaGluZXNSZXNwb25zZTABEmIKD1NldE1hY2hpbmVQb3dlchImLnNsaXB3YXkuaHViLnYxLlNldE1hY2hpbmVQb3dlclJlcXVlc3QaJy5zbGlwd2F5Lmh1Yi52MS5TZXRNYWNoaW5lUG93ZXJSZXNwb25zZRJlChBTZXRNYWNoaW5lUmVzY3VlEicuc2xpcHdheS5odWIudjEuU2V0TWFjaGluZVJlc2N1ZVJlcXVlc3QaKC5zbGlwd2F5Lmh1Yi52MS5TZXRNYWNoaW5lUmVzY3VlUmVzcG9uc2USXAoNQWNjZXB0TWFjaGluZRIkLnNsaXB3YXkuaHViLnYxLkFjY2VwdE1hY2hpbmVSZXF1ZXN0GiUuc2xpcHdheS5odWIudjEuQWNjZXB0TWFjaGluZVJlc3BvbnNlElkKDFJldHJ5TWFjaGluZRIjLnNsaXB3YXkuaHViLnYxLlJldHJ5TWFjaGluZVJlcXVlc3QaJC5zbGlwd2F5Lmh1Yi52MS5SZXRyeU1hY2hpbmVSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_field_mask, file_slipway_hub_v1_common, file_slipway_hub_v1_machine]);
+  fileDesc("CiRzbGlwd2F5L2h1Yi92MS9tYWNoaW5lX3NlcnZpY2UucHJvdG8SDnNsaXB3YXkuaHViLnYxIi0KEUdldE1hY2hpbmVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiPgoSR2V0TWFjaGluZVJlc3BvbnNlEigKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIp4BCg1NYWNoaW5lRmlsdGVyEjsKBnN0YXRlcxgBIAMoDjIcLnNsaXB3YXkuaHViLnYxLk1hY2hpbmVTdGF0ZUINukgKkgEHIgWCAQIQARIbCglwcm92aWRlcnMYAiADKAlCCLpIBZIBAhBkEiAKDmxhYmVsX3NlbGVjdG9yGAMgASgJQgi6SAVyAxiAIBIRCglzaG93X2dvbmUYBCABKAgifgoTTGlzdE1hY2hpbmVzUmVxdWVzdBIaCglwYWdlX3NpemUYASABKAVCB7pIBBoCKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSLQoGZmlsdGVyGAMgASgLMh0uc2xpcHdheS5odWIudjEuTWFjaGluZUZpbHRlciJsChRMaXN0TWFjaGluZXNSZXNwb25zZRIpCghtYWNoaW5lcxgBIAMoCzIXLnNsaXB3YXkuaHViLnYxLk1hY2hpbmUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJEhAKCHJldmlzaW9uGAMgASgJInkKFFVwZGF0ZU1hY2hpbmVSZXF1ZXN0EjAKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lQga6SAPIAQESLwoLdXBkYXRlX21hc2sYAiABKAsyGi5nb29nbGUucHJvdG9idWYuRmllbGRNYXNrIkEKFVVwZGF0ZU1hY2hpbmVSZXNwb25zZRIoCgdtYWNoaW5lGAEgASgLMhcuc2xpcHdheS5odWIudjEuTWFjaGluZSJVChREZWxldGVNYWNoaW5lUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIACEgwKBGV0YWcYAiABKAkSFQoNYWxsb3dfbWlzc2luZxgDIAEoCCIXChVEZWxldGVNYWNoaW5lUmVzcG9uc2UieQoUV2F0Y2hNYWNoaW5lc1JlcXVlc3QSFgoEbmFtZRgBIAEoCUIIukgFcgMYgAISLQoGZmlsdGVyGAIgASgLMh0uc2xpcHdheS5odWIudjEuTWFjaGluZUZpbHRlchIaCghyZXZpc2lvbhgDIAEoCUIIukgFcgMYgAgiaQoVV2F0Y2hNYWNoaW5lc1Jlc3BvbnNlEi4KB2NoYW5nZXMYASADKAsyHS5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lQ2hhbmdlEhAKCHJldmlzaW9uGAIgASgJEg4KBnN5bmNlZBgDIAEoCCJjCg1NYWNoaW5lQ2hhbmdlEigKBHR5cGUYASABKA4yGi5zbGlwd2F5Lmh1Yi52MS5DaGFuZ2VUeXBlEigKB21hY2hpbmUYAiABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIokBChZTZXRNYWNoaW5lUG93ZXJSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISNwoGYWN0aW9uGAIgASgOMhsuc2xpcHdheS5odWIudjEuUG93ZXJBY3Rpb25CCrpIB4IBBBABIAASHAoKcmVxdWVzdF9pZBgDIAEoCUIIukgFcgMYgAEiQwoXU2V0TWFjaGluZVBvd2VyUmVzcG9uc2USKAoHbWFjaGluZRgBIAEoCzIXLnNsaXB3YXkuaHViLnYxLk1hY2hpbmUitAEKF1NldE1hY2hpbmVSZXNjdWVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISDwoHZW5hYmxlZBgCIAEoCBIjCghzc2hfa2V5cxgDIAMoCUIRukgOkgELECAiB3IFEAEYgAISKwoPc3NoX3B1YmxpY19rZXlzGAQgAygJQhK6SA+SAQwQICIIcgYQARiAgAESHAoKcmVxdWVzdF9pZBgFIAEoCUIIukgFcgMYgAEiRAoYU2V0TWFjaGluZVJlc2N1ZVJlc3BvbnNlEigKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIjAKFEFjY2VwdE1hY2hpbmVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAIiQQoVQWNjZXB0TWFjaGluZVJlc3BvbnNlEigKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lIi8KE1JldHJ5TWFjaGluZVJlcXVlc3QSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAAiJAChRSZXRyeU1hY2hpbmVSZXNwb25zZRIoCgdtYWNoaW5lGAEgASgLMhcuc2xpcHdheS5odWIudjEuTWFjaGluZSKWAQobU3RyZWFtTWFjaGluZUNvbnNvbGVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAISDgoGZm9sbG93GAIgASgIEiIKCnRhaWxfbGluZXMYAyABKA1CCbpIBioEGMCEPUgAiAEBEhoKCHBvc2l0aW9uGAQgASgJQgi6SAVyAxiAAUINCgtfdGFpbF9saW5lcyJfChxTdHJlYW1NYWNoaW5lQ29uc29sZVJlc3BvbnNlEgwKBGRhdGEYASABKAwSEAoIcG9zaXRpb24YAiABKAkSCwoDZ2FwGAMgASgIEhIKCmxvc3RfYnl0ZXMYBCABKAQiYwocU2V0TWFjaGluZU1haW50ZW5hbmNlUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIACEg8KB2VuYWJsZWQYAiABKAgSGAoGcmVhc29uGAMgASgJQgi6SAVyAxiACCJJCh1TZXRNYWNoaW5lTWFpbnRlbmFuY2VSZXNwb25zZRIoCgdtYWNoaW5lGAEgASgLMhcuc2xpcHdheS5odWIudjEuTWFjaGluZSJKChJIb2xkTWFjaGluZVJlcXVlc3QSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAAhIaCgZyZWFzb24YAiABKAlCCrpIB3IFEAEYgAgiPwoTSG9sZE1hY2hpbmVSZXNwb25zZRIoCgdtYWNoaW5lGAEgASgLMhcuc2xpcHdheS5odWIudjEuTWFjaGluZSIwChRVbmhvbGRNYWNoaW5lUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIACIkEKFVVuaG9sZE1hY2hpbmVSZXNwb25zZRIoCgdtYWNoaW5lGAEgASgLMhcuc2xpcHdheS5odWIudjEuTWFjaGluZSK9AgoTQWRvcHRNYWNoaW5lUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIACEhoKBnBhcmVudBgCIAEoCUIKukgHcgUQARiAARI5Cgdob3N0X2lkGAMgASgJQii6SCVyIzIhXlthLXpdKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhoKCGhvc3RuYW1lGAQgASgJQgi6SAVyAxj9ARIfCg1tYWNoaW5lX2NsYXNzGAUgASgJQgi6SAVyAxiAAhJJCgZsYWJlbHMYBiADKAsyLy5zbGlwd2F5Lmh1Yi52MS5BZG9wdE1hY2hpbmVSZXF1ZXN0LkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImQKFEFkb3B0TWFjaGluZVJlc3BvbnNlEigKB21hY2hpbmUYASABKAsyFy5zbGlwd2F5Lmh1Yi52MS5NYWNoaW5lEiIKBGhvc3QYAiABKAsyFC5zbGlwd2F5Lmh1Yi52MS5Ib3N0IkwKEk1vdmVNYWNoaW5lUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIACEhwKCHByb3ZpZGVyGAIgASgJQgq6SAdyBRABGIACIj8KE01vdmVNYWNoaW5lUmVzcG9uc2USKAoHbWFjaGluZRgBIAEoCzIXLnNsaXB3YXkuaHViLnYxLk1hY2hpbmUqbwoLUG93ZXJBY3Rpb24SHAoYUE9XRVJfQUNUSU9OX1VOU1BFQ0lGSUVEEAASEwoPUE9XRVJfQUNUSU9OX09OEAESFAoQUE9XRVJfQUNUSU9OX09GRhACEhcKE1BPV0VSX0FDVElPTl9SRUJPT1QQAzK+CwoOTWFjaGluZVNlcnZpY2USWAoKR2V0TWFjaGluZRIhLnNsaXB3YXkuaHViLnYxLkdldE1hY2hpbmVSZXF1ZXN0GiIuc2xpcHdheS5odWIudjEuR2V0TWFjaGluZVJlc3BvbnNlIgOQAgESXgoMTGlzdE1hY2hpbmVzEiMuc2xpcHdheS5odWIudjEuTGlzdE1hY2hpbmVzUmVxdWVzdBokLnNsaXB3YXkuaHViLnYxLkxpc3RNYWNoaW5lc1Jlc3BvbnNlIgOQAgESXAoNVXBkYXRlTWFjaGluZRIkLnNsaXB3YXkuaHViLnYxLlVwZGF0ZU1hY2hpbmVSZXF1ZXN0GiUuc2xpcHdheS5odWIudjEuVXBkYXRlTWFjaGluZVJlc3BvbnNlElwKDURlbGV0ZU1hY2hpbmUSJC5zbGlwd2F5Lmh1Yi52MS5EZWxldGVNYWNoaW5lUmVxdWVzdBolLnNsaXB3YXkuaHViLnYxLkRlbGV0ZU1hY2hpbmVSZXNwb25zZRJeCg1XYXRjaE1hY2hpbmVzEiQuc2xpcHdheS5odWIudjEuV2F0Y2hNYWNoaW5lc1JlcXVlc3QaJS5zbGlwd2F5Lmh1Yi52MS5XYXRjaE1hY2hpbmVzUmVzcG9uc2UwARJiCg9TZXRNYWNoaW5lUG93ZXISJi5zbGlwd2F5Lmh1Yi52MS5TZXRNYWNoaW5lUG93ZXJSZXF1ZXN0Gicuc2xpcHdheS5odWIudjEuU2V0TWFjaGluZVBvd2VyUmVzcG9uc2USZQoQU2V0TWFjaGluZVJlc2N1ZRInLnNsaXB3YXkuaHViLnYxLlNldE1hY2hpbmVSZXNjdWVSZXF1ZXN0Giguc2xpcHdheS5odWIudjEuU2V0TWFjaGluZVJlc2N1ZVJlc3BvbnNlElwKDUFjY2VwdE1hY2hpbmUSJC5zbGlwd2F5Lmh1Yi52MS5BY2NlcHRNYWNoaW5lUmVxdWVzdBolLnNsaXB3YXkuaHViLnYxLkFjY2VwdE1hY2hpbmVSZXNwb25zZRJZCgxSZXRyeU1hY2hpbmUSIy5zbGlwd2F5Lmh1Yi52MS5SZXRyeU1hY2hpbmVSZXF1ZXN0GiQuc2xpcHdheS5odWIudjEuUmV0cnlNYWNoaW5lUmVzcG9uc2UScwoUU3RyZWFtTWFjaGluZUNvbnNvbGUSKy5zbGlwd2F5Lmh1Yi52MS5TdHJlYW1NYWNoaW5lQ29uc29sZVJlcXVlc3QaLC5zbGlwd2F5Lmh1Yi52MS5TdHJlYW1NYWNoaW5lQ29uc29sZVJlc3BvbnNlMAESdAoVU2V0TWFjaGluZU1haW50ZW5hbmNlEiwuc2xpcHdheS5odWIudjEuU2V0TWFjaGluZU1haW50ZW5hbmNlUmVxdWVzdBotLnNsaXB3YXkuaHViLnYxLlNldE1hY2hpbmVNYWludGVuYW5jZVJlc3BvbnNlElYKC0hvbGRNYWNoaW5lEiIuc2xpcHdheS5odWIudjEuSG9sZE1hY2hpbmVSZXF1ZXN0GiMuc2xpcHdheS5odWIudjEuSG9sZE1hY2hpbmVSZXNwb25zZRJcCg1VbmhvbGRNYWNoaW5lEiQuc2xpcHdheS5odWIudjEuVW5ob2xkTWFjaGluZVJlcXVlc3QaJS5zbGlwd2F5Lmh1Yi52MS5VbmhvbGRNYWNoaW5lUmVzcG9uc2USWQoMQWRvcHRNYWNoaW5lEiMuc2xpcHdheS5odWIudjEuQWRvcHRNYWNoaW5lUmVxdWVzdBokLnNsaXB3YXkuaHViLnYxLkFkb3B0TWFjaGluZVJlc3BvbnNlElYKC01vdmVNYWNoaW5lEiIuc2xpcHdheS5odWIudjEuTW92ZU1hY2hpbmVSZXF1ZXN0GiMuc2xpcHdheS5odWIudjEuTW92ZU1hY2hpbmVSZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_field_mask, file_slipway_hub_v1_common, file_slipway_hub_v1_host, file_slipway_hub_v1_machine]);
 
 /**
  * GetMachineRequest names one.
@@ -581,6 +583,371 @@ export const RetryMachineResponseSchema: GenMessage<RetryMachineResponse> = /*@_
   messageDesc(file_slipway_hub_v1_machine_service, 19);
 
 /**
+ * StreamMachineConsoleRequest names a machine, and where to begin. Neither position nor tail_lines: with the first byte that there is.
+ *
+ * @generated from message slipway.hub.v1.StreamMachineConsoleRequest
+ */
+export type StreamMachineConsoleRequest = Message<"slipway.hub.v1.StreamMachineConsoleRequest"> & {
+  /**
+   * `machines/{id}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Go on with what comes, until the caller ends it.
+   *
+   * @generated from field: bool follow = 2;
+   */
+  follow: boolean;
+
+  /**
+   * Begin with so many lines before the end of what there is.
+   *
+   * @generated from field: optional uint32 tail_lines = 3;
+   */
+  tailLines?: number | undefined;
+
+  /**
+   * Go on after this position, from a StreamMachineConsoleResponse. It goes before tail_lines.
+   *
+   * @generated from field: string position = 4;
+   */
+  position: string;
+};
+
+/**
+ * Describes the message slipway.hub.v1.StreamMachineConsoleRequest.
+ * Use `create(StreamMachineConsoleRequestSchema)` to create a new message.
+ */
+export const StreamMachineConsoleRequestSchema: GenMessage<StreamMachineConsoleRequest> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 20);
+
+/**
+ * StreamMachineConsoleResponse is a piece of a console. The end of the stream without an error is the end of what there is.
+ *
+ * @generated from message slipway.hub.v1.StreamMachineConsoleResponse
+ */
+export type StreamMachineConsoleResponse = Message<"slipway.hub.v1.StreamMachineConsoleResponse"> & {
+  /**
+   * The bytes, as the machine wrote them. Empty: a sign of life.
+   *
+   * @generated from field: bytes data = 1;
+   */
+  data: Uint8Array;
+
+  /**
+   * Go on after here. Empty in a sign of life before the first byte.
+   *
+   * @generated from field: string position = 2;
+   */
+  position: string;
+
+  /**
+   * True: bytes are missing before these: the provider has them no more.
+   *
+   * @generated from field: bool gap = 3;
+   */
+  gap: boolean;
+
+  /**
+   * How many, where that is known.
+   *
+   * @generated from field: uint64 lost_bytes = 4;
+   */
+  lostBytes: bigint;
+};
+
+/**
+ * Describes the message slipway.hub.v1.StreamMachineConsoleResponse.
+ * Use `create(StreamMachineConsoleResponseSchema)` to create a new message.
+ */
+export const StreamMachineConsoleResponseSchema: GenMessage<StreamMachineConsoleResponse> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 21);
+
+/**
+ * SetMachineMaintenanceRequest begins or ends a machine's maintenance.
+ *
+ * @generated from message slipway.hub.v1.SetMachineMaintenanceRequest
+ */
+export type SetMachineMaintenanceRequest = Message<"slipway.hub.v1.SetMachineMaintenanceRequest"> & {
+  /**
+   * `machines/{id}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * True: it begins. False: it ends.
+   *
+   * @generated from field: bool enabled = 2;
+   */
+  enabled: boolean;
+
+  /**
+   * Why, where it begins.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message slipway.hub.v1.SetMachineMaintenanceRequest.
+ * Use `create(SetMachineMaintenanceRequestSchema)` to create a new message.
+ */
+export const SetMachineMaintenanceRequestSchema: GenMessage<SetMachineMaintenanceRequest> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 22);
+
+/**
+ * SetMachineMaintenanceResponse is what it is now.
+ *
+ * @generated from message slipway.hub.v1.SetMachineMaintenanceResponse
+ */
+export type SetMachineMaintenanceResponse = Message<"slipway.hub.v1.SetMachineMaintenanceResponse"> & {
+  /**
+   * The machine.
+   *
+   * @generated from field: slipway.hub.v1.Machine machine = 1;
+   */
+  machine?: Machine | undefined;
+};
+
+/**
+ * Describes the message slipway.hub.v1.SetMachineMaintenanceResponse.
+ * Use `create(SetMachineMaintenanceResponseSchema)` to create a new message.
+ */
+export const SetMachineMaintenanceResponseSchema: GenMessage<SetMachineMaintenanceResponse> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 23);
+
+/**
+ * HoldMachineRequest names one.
+ *
+ * @generated from message slipway.hub.v1.HoldMachineRequest
+ */
+export type HoldMachineRequest = Message<"slipway.hub.v1.HoldMachineRequest"> & {
+  /**
+   * `machines/{id}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Why.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message slipway.hub.v1.HoldMachineRequest.
+ * Use `create(HoldMachineRequestSchema)` to create a new message.
+ */
+export const HoldMachineRequestSchema: GenMessage<HoldMachineRequest> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 24);
+
+/**
+ * HoldMachineResponse is what it is now.
+ *
+ * @generated from message slipway.hub.v1.HoldMachineResponse
+ */
+export type HoldMachineResponse = Message<"slipway.hub.v1.HoldMachineResponse"> & {
+  /**
+   * The machine.
+   *
+   * @generated from field: slipway.hub.v1.Machine machine = 1;
+   */
+  machine?: Machine | undefined;
+};
+
+/**
+ * Describes the message slipway.hub.v1.HoldMachineResponse.
+ * Use `create(HoldMachineResponseSchema)` to create a new message.
+ */
+export const HoldMachineResponseSchema: GenMessage<HoldMachineResponse> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 25);
+
+/**
+ * UnholdMachineRequest names one.
+ *
+ * @generated from message slipway.hub.v1.UnholdMachineRequest
+ */
+export type UnholdMachineRequest = Message<"slipway.hub.v1.UnholdMachineRequest"> & {
+  /**
+   * `machines/{id}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message slipway.hub.v1.UnholdMachineRequest.
+ * Use `create(UnholdMachineRequestSchema)` to create a new message.
+ */
+export const UnholdMachineRequestSchema: GenMessage<UnholdMachineRequest> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 26);
+
+/**
+ * UnholdMachineResponse is what it is now.
+ *
+ * @generated from message slipway.hub.v1.UnholdMachineResponse
+ */
+export type UnholdMachineResponse = Message<"slipway.hub.v1.UnholdMachineResponse"> & {
+  /**
+   * The machine.
+   *
+   * @generated from field: slipway.hub.v1.Machine machine = 1;
+   */
+  machine?: Machine | undefined;
+};
+
+/**
+ * Describes the message slipway.hub.v1.UnholdMachineResponse.
+ * Use `create(UnholdMachineResponseSchema)` to create a new message.
+ */
+export const UnholdMachineResponseSchema: GenMessage<UnholdMachineResponse> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 27);
+
+/**
+ * AdoptMachineRequest says which machine becomes which host.
+ *
+ * @generated from message slipway.hub.v1.AdoptMachineRequest
+ */
+export type AdoptMachineRequest = Message<"slipway.hub.v1.AdoptMachineRequest"> & {
+  /**
+   * `machines/{id}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The workspace of the host, `workspaces/{id}`.
+   *
+   * @generated from field: string parent = 2;
+   */
+  parent: string;
+
+  /**
+   * The id of the host: as CreateHostRequest.host_id.
+   *
+   * @generated from field: string host_id = 3;
+   */
+  hostId: string;
+
+  /**
+   * The hostname. Empty: the host's id.
+   *
+   * @generated from field: string hostname = 4;
+   */
+  hostname: string;
+
+  /**
+   * The class that it counts for, `machineClasses/{id}`. Its selector and shape need not fit. Empty: one is made or found by the
+   * machine's own shape.
+   *
+   * @generated from field: string machine_class = 5;
+   */
+  machineClass: string;
+
+  /**
+   * The host's labels.
+   *
+   * @generated from field: map<string, string> labels = 6;
+   */
+  labels: { [key: string]: string };
+};
+
+/**
+ * Describes the message slipway.hub.v1.AdoptMachineRequest.
+ * Use `create(AdoptMachineRequestSchema)` to create a new message.
+ */
+export const AdoptMachineRequestSchema: GenMessage<AdoptMachineRequest> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 28);
+
+/**
+ * AdoptMachineResponse is the machine, and the host that it is becoming.
+ *
+ * @generated from message slipway.hub.v1.AdoptMachineResponse
+ */
+export type AdoptMachineResponse = Message<"slipway.hub.v1.AdoptMachineResponse"> & {
+  /**
+   * The machine.
+   *
+   * @generated from field: slipway.hub.v1.Machine machine = 1;
+   */
+  machine?: Machine | undefined;
+
+  /**
+   * The host.
+   *
+   * @generated from field: slipway.hub.v1.Host host = 2;
+   */
+  host?: Host | undefined;
+};
+
+/**
+ * Describes the message slipway.hub.v1.AdoptMachineResponse.
+ * Use `create(AdoptMachineResponseSchema)` to create a new message.
+ */
+export const AdoptMachineResponseSchema: GenMessage<AdoptMachineResponse> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 29);
+
+/**
+ * MoveMachineRequest says under which provider a machine goes.
+ *
+ * @generated from message slipway.hub.v1.MoveMachineRequest
+ */
+export type MoveMachineRequest = Message<"slipway.hub.v1.MoveMachineRequest"> & {
+  /**
+   * `machines/{id}`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The provider, `providers/{id}`.
+   *
+   * @generated from field: string provider = 2;
+   */
+  provider: string;
+};
+
+/**
+ * Describes the message slipway.hub.v1.MoveMachineRequest.
+ * Use `create(MoveMachineRequestSchema)` to create a new message.
+ */
+export const MoveMachineRequestSchema: GenMessage<MoveMachineRequest> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 30);
+
+/**
+ * MoveMachineResponse is what it is now.
+ *
+ * @generated from message slipway.hub.v1.MoveMachineResponse
+ */
+export type MoveMachineResponse = Message<"slipway.hub.v1.MoveMachineResponse"> & {
+  /**
+   * The machine.
+   *
+   * @generated from field: slipway.hub.v1.Machine machine = 1;
+   */
+  machine?: Machine | undefined;
+};
+
+/**
+ * Describes the message slipway.hub.v1.MoveMachineResponse.
+ * Use `create(MoveMachineResponseSchema)` to create a new message.
+ */
+export const MoveMachineResponseSchema: GenMessage<MoveMachineResponse> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_machine_service, 31);
+
+/**
  * PowerAction is a wish about power.
  *
  * @generated from enum slipway.hub.v1.PowerAction
@@ -722,6 +1089,82 @@ export const MachineService: GenService<{
     methodKind: "unary";
     input: typeof RetryMachineRequestSchema;
     output: typeof RetryMachineResponseSchema;
+  },
+  /**
+   * StreamMachineConsole shows what a machine writes to its console, as bytes, in order and each once, and where asked goes on with what
+   * comes. Nothing of it is stored by the hub. A message without data is a sign of life.
+   *
+   * NOT_FOUND / MACHINE_NOT_FOUND; FAILED_PRECONDITION / CONSOLE_UNSUPPORTED, CONSOLE_ABSENT; RESOURCE_EXHAUSTED / CONSOLE_BUSY. Go on from
+   * the last position after UNAVAILABLE / PROVIDER_OFFLINE (no instance is connected, or the one that showed it went away), DRAINING, or
+   * CONSOLE_FAILED with a delay, and after ABORTED / SLOW_CONSUMER.
+   *
+   * @generated from rpc slipway.hub.v1.MachineService.StreamMachineConsole
+   */
+  streamMachineConsole: {
+    methodKind: "server_streaming";
+    input: typeof StreamMachineConsoleRequestSchema;
+    output: typeof StreamMachineConsoleResponseSchema;
+  },
+  /**
+   * SetMachineMaintenance begins or ends maintenance. While it lasts nothing is done to the machine, no order takes it, and its deadlines
+   * stand still. Whatever began it, this ends it. Repeating is harmless; beginning anew what the system began makes it a person's.
+   *
+   * @generated from rpc slipway.hub.v1.MachineService.SetMachineMaintenance
+   */
+  setMachineMaintenance: {
+    methodKind: "unary";
+    input: typeof SetMachineMaintenanceRequestSchema;
+    output: typeof SetMachineMaintenanceResponseSchema;
+  },
+  /**
+   * HoldMachine stops a machine where it is in its life, on purpose, until UnholdMachine. Work that is under way is called off before its next
+   * effect, and is taken up again after. Repeating is harmless.
+   *
+   * @generated from rpc slipway.hub.v1.MachineService.HoldMachine
+   */
+  holdMachine: {
+    methodKind: "unary";
+    input: typeof HoldMachineRequestSchema;
+    output: typeof HoldMachineResponseSchema;
+  },
+  /**
+   * UnholdMachine ends a hold. It goes on where it was, with its deadlines put off. Repeating is harmless.
+   *
+   * @generated from rpc slipway.hub.v1.MachineService.UnholdMachine
+   */
+  unholdMachine: {
+    methodKind: "unary";
+    input: typeof UnholdMachineRequestSchema;
+    output: typeof UnholdMachineResponseSchema;
+  },
+  /**
+   * AdoptMachine makes a host of a static machine that is in use already, untouched: nothing is booted, wiped or switched. Its provider looks
+   * at it (ADOPTING), and then the host is READY. Host and machine are protected: the protection is to be taken off both before the host
+   * can be released, which powers the machine off and wipes it. The same call again gives the same host.
+   *
+   * FAILED_PRECONDITION / MACHINE_STATE_FORBIDS, MACHINE_PAUSED, PROVIDER_NOT_USABLE (by the workspace); ALREADY_EXISTS / NAME_TAKEN.
+   *
+   * @generated from rpc slipway.hub.v1.MachineService.AdoptMachine
+   */
+  adoptMachine: {
+    methodKind: "unary";
+    input: typeof AdoptMachineRequestSchema;
+    output: typeof AdoptMachineResponseSchema;
+  },
+  /**
+   * MoveMachine puts a static machine under another provider, which has it in its inventory already, by serial number, SMBIOS UUID or MAC. A
+   * machine that serves a host keeps it, and is adopted untouched; one without is verified anew. The record that the new provider's inventory
+   * made is merged into this one. Take the machine out of the old provider's configuration, too. The same call again changes nothing.
+   *
+   * FAILED_PRECONDITION / MACHINE_STATE_FORBIDS, MACHINE_BUSY, MACHINE_PAUSED, MACHINE_NOT_SEEN, PROVIDER_NOT_USABLE (by the workspace of
+   * its host); NOT_FOUND / PROVIDER_NOT_FOUND.
+   *
+   * @generated from rpc slipway.hub.v1.MachineService.MoveMachine
+   */
+  moveMachine: {
+    methodKind: "unary";
+    input: typeof MoveMachineRequestSchema;
+    output: typeof MoveMachineResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_slipway_hub_v1_machine_service, 0);

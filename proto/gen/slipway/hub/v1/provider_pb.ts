@@ -9,6 +9,8 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { LastError } from "./common_pb.js";
 import { file_slipway_hub_v1_common } from "./common_pb.js";
+import type { FailureCode } from "../../provider/v1/failure_pb.js";
+import { file_slipway_provider_v1_failure } from "../../provider/v1/failure_pb.js";
 import type { Offering } from "../../provider/v1/inventory_pb.js";
 import { file_slipway_provider_v1_inventory } from "../../provider/v1/inventory_pb.js";
 import type { Capability, Health, ProviderKind } from "../../provider/v1/session_pb.js";
@@ -21,7 +23,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file slipway/hub/v1/provider.proto.
  */
 export const file_slipway_hub_v1_provider: GenFile = /*@__PURE__*/
-  fileDesc("Ch1zbGlwd2F5L2h1Yi92MS9wcm92aWRlci5wcm90bxIOc2xpcHdheS5odWIudjEivQEKDE9ycGhhblBvbGljeRIyCgRtb2RlGAEgASgOMhouc2xpcHdheS5odWIudjEuT3JwaGFuTW9kZUIIukgFggECEAESOwoHbWluX2FnZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgUIgOeEDzIAEh4KDG1heF9wZXJfcGFzcxgDIAEoDUIIukgFKgMY6AcSHAoLbWF4X3BlcmNlbnQYBCABKA1CB7pIBCoCGGQi9wkKCFByb3ZpZGVyEgwKBG5hbWUYASABKAkSCwoDdWlkGAIgASgJEjsKBmZhbWlseRgDIAEoCUIrukgociYyJF4oW2Etel0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyk/JBI5CgRraW5kGAQgASgOMiEuc2xpcHdheS5wcm92aWRlci52MS5Qcm92aWRlcktpbmRCCLpIBYIBAhABEicKBmNvbmZpZxgFIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLAoLY3JlZGVudGlhbHMYBiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0Ej4KBmxhYmVscxgHIAMoCzIkLnNsaXB3YXkuaHViLnYxLlByb3ZpZGVyLkxhYmVsc0VudHJ5Qgi6SAWaAQIQQBJICgthbm5vdGF0aW9ucxgIIAMoCzIpLnNsaXB3YXkuaHViLnYxLlByb3ZpZGVyLkFubm90YXRpb25zRW50cnlCCLpIBZoBAhBAEhwKFGF1dG9fYWNjZXB0X21hY2hpbmVzGAkgASgIEhAKCGRyYWluaW5nGAogASgIEjMKDW9ycGhhbl9wb2xpY3kYCyABKAsyHC5zbGlwd2F5Lmh1Yi52MS5PcnBoYW5Qb2xpY3kSLAoFc3RhdGUYFCABKA4yHS5zbGlwd2F5Lmh1Yi52MS5Qcm92aWRlclN0YXRlEisKBmhlYWx0aBgVIAEoDjIbLnNsaXB3YXkucHJvdmlkZXIudjEuSGVhbHRoEhYKDmhlYWx0aF9tZXNzYWdlGBYgASgJEjIKCmNvbmRpdGlvbnMYFyADKAsyHi5zbGlwd2F5LnByb3ZpZGVyLnYxLkNvbmRpdGlvbhItCgpsYXN0X2Vycm9yGBggASgLMhkuc2xpcHdheS5odWIudjEuTGFzdEVycm9yEjEKCHNlc3Npb25zGBkgAygLMh8uc2xpcHdheS5odWIudjEuUHJvdmlkZXJTZXNzaW9uEjUKDGNhcGFiaWxpdGllcxgaIAMoDjIfLnNsaXB3YXkucHJvdmlkZXIudjEuQ2FwYWJpbGl0eRIVCg1jb25maWdfc2NoZW1hGBsgASgJEhMKC2RhdGFfc2NoZW1hGBwgASgJEhYKDmNvbmZpZ192ZXJzaW9uGB0gASgEEjAKCW9mZmVyaW5ncxgeIAMoCzIdLnNsaXB3YXkucHJvdmlkZXIudjEuT2ZmZXJpbmcSMgoOb2ZmZXJpbmdzX3RpbWUYHyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhcKD2hhc19jcmVkZW50aWFscxggIAEoCBI8ChhvcnBoYW5fcmVtb3ZhbF9zdG9wX3RpbWUYISABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2NyZWF0ZV90aW1lGCggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgpIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgqIAEoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGjIKEEFubm90YXRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASK8AgoPUHJvdmlkZXJTZXNzaW9uEhIKCnNlc3Npb25faWQYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSFQoNaW5zdGFuY2VfbmFtZRgDIAEoCRIPCgdyZXBsaWNhGAQgASgJEgsKA3NkaxgFIAEoCRIYChBwcm92aWRlcl92ZXJzaW9uGAYgASgJEhAKCGNhcGFjaXR5GAcgASgNEgwKBGhlbGQYCCABKA0SMAoMY29ubmVjdF90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5oZWFydGJlYXRfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoHYnVkZ2V0cxgLIAMoCzIaLnNsaXB3YXkuaHViLnYxLlJhdGVCdWRnZXQingEKClJhdGVCdWRnZXQSDAoEbmFtZRgBIAEoCRINCgVsaW1pdBgCIAEoDRIRCglyZW1haW5pbmcYAyABKA0SLgoKcmVzZXRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMb2JzZXJ2ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCqnAQoNUHJvdmlkZXJTdGF0ZRIeChpQUk9WSURFUl9TVEFURV9VTlNQRUNJRklFRBAAEhoKFlBST1ZJREVSX1NUQVRFX1BFTkRJTkcQARIcChhQUk9WSURFUl9TVEFURV9DT05ORUNURUQQAhIfChtQUk9WSURFUl9TVEFURV9ESVNDT05ORUNURUQQAxIbChdQUk9WSURFUl9TVEFURV9EUkFJTklORxAEKlkKCk9ycGhhbk1vZGUSGwoXT1JQSEFOX01PREVfVU5TUEVDSUZJRUQQABIWChJPUlBIQU5fTU9ERV9SRVBPUlQQARIWChJPUlBIQU5fTU9ERV9SRU1PVkUQAmIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_slipway_hub_v1_common, file_slipway_provider_v1_inventory, file_slipway_provider_v1_session, file_slipway_provider_v1_work]);
+  fileDesc("Ch1zbGlwd2F5L2h1Yi92MS9wcm92aWRlci5wcm90bxIOc2xpcHdheS5odWIudjEivQEKDE9ycGhhblBvbGljeRIyCgRtb2RlGAEgASgOMhouc2xpcHdheS5odWIudjEuT3JwaGFuTW9kZUIIukgFggECEAESOwoHbWluX2FnZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgUIgOeEDzIAEh4KDG1heF9wZXJfcGFzcxgDIAEoDUIIukgFKgMY6AcSHAoLbWF4X3BlcmNlbnQYBCABKA1CB7pIBCoCGGQi6wwKCFByb3ZpZGVyEgwKBG5hbWUYASABKAkSCwoDdWlkGAIgASgJEjsKBmZhbWlseRgDIAEoCUIrukgociYyJF4oW2Etel0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyk/JBI5CgRraW5kGAQgASgOMiEuc2xpcHdheS5wcm92aWRlci52MS5Qcm92aWRlcktpbmRCCLpIBYIBAhABEicKBmNvbmZpZxgFIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSMQoLY3JlZGVudGlhbHMYBiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0QgOAAQESPgoGbGFiZWxzGAcgAygLMiQuc2xpcHdheS5odWIudjEuUHJvdmlkZXIuTGFiZWxzRW50cnlCCLpIBZoBAhBAEkgKC2Fubm90YXRpb25zGAggAygLMikuc2xpcHdheS5odWIudjEuUHJvdmlkZXIuQW5ub3RhdGlvbnNFbnRyeUIIukgFmgECEEASHAoUYXV0b19hY2NlcHRfbWFjaGluZXMYCSABKAgSEAoIZHJhaW5pbmcYCiABKAgSMwoNb3JwaGFuX3BvbGljeRgLIAEoCzIcLnNsaXB3YXkuaHViLnYxLk9ycGhhblBvbGljeRIkChJjcmVkZW50aWFsc19zZWNyZXQYDCABKAlCCLpIBXIDGIACEhcKBW93bmVyGA0gASgJQgi6SAVyAxiAAhI+CgZyZWdpb24YDiABKAlCLrpIK3IpMideKFthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8pPyQSRwoJcmVzaWRlbmN5GA8gAygJQjS6SDGSAS4QIBgBIihyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhYKBHBvb2wYECABKAlCCLpIBXIDGIACEiwKBXN0YXRlGBQgASgOMh0uc2xpcHdheS5odWIudjEuUHJvdmlkZXJTdGF0ZRIrCgZoZWFsdGgYFSABKA4yGy5zbGlwd2F5LnByb3ZpZGVyLnYxLkhlYWx0aBIWCg5oZWFsdGhfbWVzc2FnZRgWIAEoCRIyCgpjb25kaXRpb25zGBcgAygLMh4uc2xpcHdheS5wcm92aWRlci52MS5Db25kaXRpb24SLQoKbGFzdF9lcnJvchgYIAEoCzIZLnNsaXB3YXkuaHViLnYxLkxhc3RFcnJvchIxCghzZXNzaW9ucxgZIAMoCzIfLnNsaXB3YXkuaHViLnYxLlByb3ZpZGVyU2Vzc2lvbhI1CgxjYXBhYmlsaXRpZXMYGiADKA4yHy5zbGlwd2F5LnByb3ZpZGVyLnYxLkNhcGFiaWxpdHkSFQoNY29uZmlnX3NjaGVtYRgbIAEoCRITCgtkYXRhX3NjaGVtYRgcIAEoCRIWCg5jb25maWdfdmVyc2lvbhgdIAEoBBIwCglvZmZlcmluZ3MYHiADKAsyHS5zbGlwd2F5LnByb3ZpZGVyLnYxLk9mZmVyaW5nEjIKDm9mZmVyaW5nc190aW1lGB8gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9oYXNfY3JlZGVudGlhbHMYICABKAgSPAoYb3JwaGFuX3JlbW92YWxfc3RvcF90aW1lGCEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCgVjbGFpbRgiIAEoCzIdLnNsaXB3YXkuaHViLnYxLlByb3ZpZGVyQ2xhaW0SMgoIY2FwYWNpdHkYIyABKAsyIC5zbGlwd2F5Lmh1Yi52MS5Qcm92aWRlckNhcGFjaXR5EisKBWhvbGRzGCQgAygLMhwuc2xpcHdheS5odWIudjEuQ2FwYWNpdHlIb2xkEi8KC2NyZWF0ZV90aW1lGCggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgpIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEZXRhZxgqIAEoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGjIKEEFubm90YXRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLzAQoMQ2FwYWNpdHlIb2xkEi4KBGNvZGUYASABKA4yIC5zbGlwd2F5LnByb3ZpZGVyLnYxLkZhaWx1cmVDb2RlEg8KB3R5cGVfaWQYAiABKAkSEAoIbG9jYXRpb24YAyABKAkSDgoGbWFya2V0GAQgASgJEhAKCHByb3ZpZGVyGAUgASgJEg4KBnJlYXNvbhgGIAEoCRItCglob2xkX3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK8AgoPUHJvdmlkZXJTZXNzaW9uEhIKCnNlc3Npb25faWQYASABKAkSEwoLaW5zdGFuY2VfaWQYAiABKAkSFQoNaW5zdGFuY2VfbmFtZRgDIAEoCRIPCgdyZXBsaWNhGAQgASgJEgsKA3NkaxgFIAEoCRIYChBwcm92aWRlcl92ZXJzaW9uGAYgASgJEhAKCGNhcGFjaXR5GAcgASgNEgwKBGhlbGQYCCABKA0SMAoMY29ubmVjdF90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5oZWFydGJlYXRfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoHYnVkZ2V0cxgLIAMoCzIaLnNsaXB3YXkuaHViLnYxLlJhdGVCdWRnZXQingEKClJhdGVCdWRnZXQSDAoEbmFtZRgBIAEoCRINCgVsaW1pdBgCIAEoDRIRCglyZW1haW5pbmcYAyABKA0SLgoKcmVzZXRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoMb2JzZXJ2ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCK2AQoNUHJvdmlkZXJDbGFpbRIRCgl3b3Jrc3BhY2UYASABKAkSLgoKY2xhaW1fdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoOdHJpYWxfZW5kX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhsKDmluY2x1ZGVkX2hvc3RzGAQgASgNSACIAQFCEQoPX2luY2x1ZGVkX2hvc3RzInEKEFByb3ZpZGVyQ2FwYWNpdHkSEAoIY2FwYWNpdHkYASABKA0SDAoEaGVsZBgCIAEoDRIPCgd3YWl0aW5nGAMgASgNEhAKCG1hY2hpbmVzGAQgASgNEhoKEmF2YWlsYWJsZV9tYWNoaW5lcxgFIAEoDSqnAQoNUHJvdmlkZXJTdGF0ZRIeChpQUk9WSURFUl9TVEFURV9VTlNQRUNJRklFRBAAEhoKFlBST1ZJREVSX1NUQVRFX1BFTkRJTkcQARIcChhQUk9WSURFUl9TVEFURV9DT05ORUNURUQQAhIfChtQUk9WSURFUl9TVEFURV9ESVNDT05ORUNURUQQAxIbChdQUk9WSURFUl9TVEFURV9EUkFJTklORxAEKlkKCk9ycGhhbk1vZGUSGwoXT1JQSEFOX01PREVfVU5TUEVDSUZJRUQQABIWChJPUlBIQU5fTU9ERV9SRVBPUlQQARIWChJPUlBIQU5fTU9ERV9SRU1PVkUQAmIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_slipway_hub_v1_common, file_slipway_provider_v1_failure, file_slipway_provider_v1_inventory, file_slipway_provider_v1_session, file_slipway_provider_v1_work]);
 
 /**
  * OrphanPolicy says what becomes of what a provider lists under this hub's key and no live request owns.
@@ -150,6 +152,43 @@ export type Provider = Message<"slipway.hub.v1.Provider"> & {
   orphanPolicy?: OrphanPolicy | undefined;
 
   /**
+   * The secret that holds its credentials, `organizations/{organization}/secrets/{id}`: instead of `credentials`, not beside them. New versions of it reach
+   * connected instances by themselves. Empty: none. Setting `credentials` takes the provider off the secret.
+   *
+   * @generated from field: string credentials_secret = 12;
+   */
+  credentialsSecret: string;
+
+  /**
+   * Whose it is: `organizations/{id}`, or `workspaces/{id}`. Empty: nobody's, and everybody may use it, unless it is in a pool. Hosts are placed only with providers that
+   * their workspace may use: its own, its organization's, what it has claimed of a pool, and what is everybody's. Changed only while no other tenant has anything there.
+   *
+   * @generated from field: string owner = 13;
+   */
+  owner: string;
+
+  /**
+   * Where it is, in whatever words regions are given, for example `eu-central`.
+   *
+   * @generated from field: string region = 14;
+   */
+  region: string;
+
+  /**
+   * What may be said of where data stays there, for example `eu`, `iso-27001`. An order may ask for some.
+   *
+   * @generated from field: repeated string residency = 15;
+   */
+  residency: string[];
+
+  /**
+   * The pool that it can be claimed from, `providerPools/{id}`: nobody uses it until it is claimed. It has no owner then. Empty: none.
+   *
+   * @generated from field: string pool = 16;
+   */
+  pool: string;
+
+  /**
    * Output only. Whether it can be given work.
    *
    * @generated from field: slipway.hub.v1.ProviderState state = 20;
@@ -248,6 +287,27 @@ export type Provider = Message<"slipway.hub.v1.Provider"> & {
   orphanRemovalStopTime?: Timestamp | undefined;
 
   /**
+   * Output only. Of a pool: who has it.
+   *
+   * @generated from field: slipway.hub.v1.ProviderClaim claim = 34;
+   */
+  claim?: ProviderClaim | undefined;
+
+  /**
+   * Output only. How much it can do, and is at.
+   *
+   * @generated from field: slipway.hub.v1.ProviderCapacity capacity = 35;
+   */
+  capacity?: ProviderCapacity | undefined;
+
+  /**
+   * Output only. What is not offered for a while. Shown to whoever sees all of the provider.
+   *
+   * @generated from field: repeated slipway.hub.v1.CapacityHold holds = 36;
+   */
+  holds: CapacityHold[];
+
+  /**
    * Output only. When it was added.
    *
    * @generated from field: google.protobuf.Timestamp create_time = 40;
@@ -275,6 +335,77 @@ export type Provider = Message<"slipway.hub.v1.Provider"> & {
  */
 export const ProviderSchema: GenMessage<Provider> = /*@__PURE__*/
   messageDesc(file_slipway_hub_v1_provider, 1);
+
+/**
+ * CapacityHold is what is not offered for a while, because a create was refused. It ends by itself; ReleaseHolds ends it at once.
+ *
+ * @generated from message slipway.hub.v1.CapacityHold
+ */
+export type CapacityHold = Message<"slipway.hub.v1.CapacityHold"> & {
+  /**
+   * CAPACITY: of this type, in this location and market. QUOTA: of every type of this market that needs at least as many vCPUs and as much memory, everywhere. Both hold for
+   * all providers of the family that use the same secret.
+   *
+   * @generated from field: slipway.provider.v1.FailureCode code = 1;
+   */
+  code: FailureCode;
+
+  /**
+   * The type that was asked for.
+   *
+   * @generated from field: string type_id = 2;
+   */
+  typeId: string;
+
+  /**
+   * The location. Empty for QUOTA, and where the provider has only one.
+   *
+   * @generated from field: string location = 3;
+   */
+  location: string;
+
+  /**
+   * The market, as `market` in the provider data names it, for example `spot`. Empty: the ordinary one.
+   *
+   * @generated from field: string market = 4;
+   */
+  market: string;
+
+  /**
+   * Who was told so: this provider, or another one with the same secret.
+   *
+   * @generated from field: string provider = 5;
+   */
+  provider: string;
+
+  /**
+   * The provider's own words.
+   *
+   * @generated from field: string reason = 6;
+   */
+  reason: string;
+
+  /**
+   * Since when.
+   *
+   * @generated from field: google.protobuf.Timestamp hold_time = 7;
+   */
+  holdTime?: Timestamp | undefined;
+
+  /**
+   * Until when.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 8;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message slipway.hub.v1.CapacityHold.
+ * Use `create(CapacityHoldSchema)` to create a new message.
+ */
+export const CapacityHoldSchema: GenMessage<CapacityHold> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_provider, 2);
 
 /**
  * ProviderSession is one instance's live connection.
@@ -365,7 +496,7 @@ export type ProviderSession = Message<"slipway.hub.v1.ProviderSession"> & {
  * Use `create(ProviderSessionSchema)` to create a new message.
  */
 export const ProviderSessionSchema: GenMessage<ProviderSession> = /*@__PURE__*/
-  messageDesc(file_slipway_hub_v1_provider, 2);
+  messageDesc(file_slipway_hub_v1_provider, 3);
 
 /**
  * RateBudget is how much of a rate limit is left.
@@ -414,7 +545,98 @@ export type RateBudget = Message<"slipway.hub.v1.RateBudget"> & {
  * Use `create(RateBudgetSchema)` to create a new message.
  */
 export const RateBudgetSchema: GenMessage<RateBudget> = /*@__PURE__*/
-  messageDesc(file_slipway_hub_v1_provider, 3);
+  messageDesc(file_slipway_hub_v1_provider, 4);
+
+/**
+ * ProviderClaim is what a workspace has of a pool.
+ *
+ * @generated from message slipway.hub.v1.ProviderClaim
+ */
+export type ProviderClaim = Message<"slipway.hub.v1.ProviderClaim"> & {
+  /**
+   * `workspaces/{id}`.
+   *
+   * @generated from field: string workspace = 1;
+   */
+  workspace: string;
+
+  /**
+   * Since when.
+   *
+   * @generated from field: google.protobuf.Timestamp claim_time = 2;
+   */
+  claimTime?: Timestamp | undefined;
+
+  /**
+   * Until when hosts can be placed there. Absent: for good.
+   *
+   * @generated from field: google.protobuf.Timestamp trial_end_time = 3;
+   */
+  trialEndTime?: Timestamp | undefined;
+
+  /**
+   * How many hosts it may have there. Absent: as many as there is room for.
+   *
+   * @generated from field: optional uint32 included_hosts = 4;
+   */
+  includedHosts?: number | undefined;
+};
+
+/**
+ * Describes the message slipway.hub.v1.ProviderClaim.
+ * Use `create(ProviderClaimSchema)` to create a new message.
+ */
+export const ProviderClaimSchema: GenMessage<ProviderClaim> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_provider, 5);
+
+/**
+ * ProviderCapacity sums up what a provider's instances can do and are at.
+ *
+ * @generated from message slipway.hub.v1.ProviderCapacity
+ */
+export type ProviderCapacity = Message<"slipway.hub.v1.ProviderCapacity"> & {
+  /**
+   * How many items its instances take at once, together.
+   *
+   * @generated from field: uint32 capacity = 1;
+   */
+  capacity: number;
+
+  /**
+   * How many they hold.
+   *
+   * @generated from field: uint32 held = 2;
+   */
+  held: number;
+
+  /**
+   * How many wait for one of them; 1000 stands for that many or more.
+   *
+   * @generated from field: uint32 waiting = 3;
+   */
+  waiting: number;
+
+  /**
+   * Static: its machines.
+   *
+   * @generated from field: uint32 machines = 4;
+   */
+  machines: number;
+
+  /**
+   * Static: those that can be had now.
+   *
+   * @generated from field: uint32 available_machines = 5;
+   */
+  availableMachines: number;
+};
+
+/**
+ * Describes the message slipway.hub.v1.ProviderCapacity.
+ * Use `create(ProviderCapacitySchema)` to create a new message.
+ */
+export const ProviderCapacitySchema: GenMessage<ProviderCapacity> = /*@__PURE__*/
+  messageDesc(file_slipway_hub_v1_provider, 6);
 
 /**
  * ProviderState sums up whether a provider can be given work.

@@ -4,13 +4,15 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { RoleBinding } from "./role_binding_pb.js";
+import { file_slipway_hub_v1_role_binding } from "./role_binding_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file slipway/hub/v1/system_service.proto.
  */
 export const file_slipway_hub_v1_system_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNzbGlwd2F5L2h1Yi92MS9zeXN0ZW1fc2VydmljZS5wcm90bxIOc2xpcHdheS5odWIudjEiFgoUR2V0U2VydmVySW5mb1JlcXVlc3QiogEKFUdldFNlcnZlckluZm9SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEg4KBmh1Yl9pZBgCIAEoCRIPCgdyZXBsaWNhGAMgASgJEhcKD2dhdGV3YXlfYWRkcmVzcxgEIAEoCRIWCg5jYV9maW5nZXJwcmludBgFIAEoCRIWCg5zY2hlbWFfdmVyc2lvbhgGIAEoDRIOCgZjYWxsZXIYByABKAkycgoNU3lzdGVtU2VydmljZRJhCg1HZXRTZXJ2ZXJJbmZvEiQuc2xpcHdheS5odWIudjEuR2V0U2VydmVySW5mb1JlcXVlc3QaJS5zbGlwd2F5Lmh1Yi52MS5HZXRTZXJ2ZXJJbmZvUmVzcG9uc2UiA5ACAWIGcHJvdG8z");
+  fileDesc("CiNzbGlwd2F5L2h1Yi92MS9zeXN0ZW1fc2VydmljZS5wcm90bxIOc2xpcHdheS5odWIudjEiFgoUR2V0U2VydmVySW5mb1JlcXVlc3Qi6QEKFUdldFNlcnZlckluZm9SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEg4KBmh1Yl9pZBgCIAEoCRIPCgdyZXBsaWNhGAMgASgJEhcKD2dhdGV3YXlfYWRkcmVzcxgEIAEoCRIWCg5jYV9maW5nZXJwcmludBgFIAEoCRIWCg5zY2hlbWFfdmVyc2lvbhgGIAEoDRIOCgZjYWxsZXIYByABKAkSEQoJcHJpbmNpcGFsGAggASgJEjIKDXJvbGVfYmluZGluZ3MYCSADKAsyGy5zbGlwd2F5Lmh1Yi52MS5Sb2xlQmluZGluZzJyCg1TeXN0ZW1TZXJ2aWNlEmEKDUdldFNlcnZlckluZm8SJC5zbGlwd2F5Lmh1Yi52MS5HZXRTZXJ2ZXJJbmZvUmVxdWVzdBolLnNsaXB3YXkuaHViLnYxLkdldFNlcnZlckluZm9SZXNwb25zZSIDkAIBYgZwcm90bzM", [file_slipway_hub_v1_role_binding]);
 
 /**
  * GetServerInfoRequest is empty.
@@ -81,6 +83,20 @@ export type GetServerInfoResponse = Message<"slipway.hub.v1.GetServerInfoRespons
    * @generated from field: string caller = 7;
    */
   caller: string;
+
+  /**
+   * The principal that the token speaks for.
+   *
+   * @generated from field: string principal = 8;
+   */
+  principal: string;
+
+  /**
+   * What it may do, and where.
+   *
+   * @generated from field: repeated slipway.hub.v1.RoleBinding role_bindings = 9;
+   */
+  roleBindings: RoleBinding[];
 };
 
 /**

@@ -7,11 +7,15 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import { file_buf_validate_validate } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { CloseConsole, ConsoleClosed, ConsoleCredit, ConsoleData, OpenConsole } from "./console_pb.js";
+import { file_slipway_provider_v1_console } from "./console_pb.js";
 import type { Inventory, Offerings, OrphanRemoval, RemoveOrphan } from "./inventory_pb.js";
 import { file_slipway_provider_v1_inventory } from "./inventory_pb.js";
+import type { ProviderEvents } from "./provider_event_pb.js";
+import { file_slipway_provider_v1_provider_event } from "./provider_event_pb.js";
 import type { Configure, Configured, Drain, Heartbeat, Hello, Ready, Validate, Validated, Welcome } from "./session_pb.js";
 import { file_slipway_provider_v1_session } from "./session_pb.js";
-import type { Ack, Claimed, DesiredChanged, Nack, Release, Report, Revoked } from "./work_pb.js";
+import type { Ack, CalledBack, Claimed, DesiredChanged, Nack, Release, Report, Revoked } from "./work_pb.js";
 import { file_slipway_provider_v1_work } from "./work_pb.js";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -19,7 +23,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file slipway/provider/v1/provider_service.proto.
  */
 export const file_slipway_provider_v1_provider_service: GenFile = /*@__PURE__*/
-  fileDesc("CipzbGlwd2F5L3Byb3ZpZGVyL3YxL3Byb3ZpZGVyX3NlcnZpY2UucHJvdG8SE3NsaXB3YXkucHJvdmlkZXIudjEibQoNRW5yb2xsUmVxdWVzdBIeCgpqb2luX3Rva2VuGAEgASgJQgq6SAdyBRAQGIAEEhsKB2Nzcl9kZXIYAiABKAxCCrpIB3oFEEAYgEASHwoNaW5zdGFuY2VfbmFtZRgDIAEoCUIIukgFcgMY/QEiWQoORW5yb2xsUmVzcG9uc2USNQoLY2VydGlmaWNhdGUYASABKAsyIC5zbGlwd2F5LnByb3ZpZGVyLnYxLkNlcnRpZmljYXRlEhAKCHByb3ZpZGVyGAIgASgJIisKDFJlbmV3UmVxdWVzdBIbCgdjc3JfZGVyGAEgASgMQgq6SAd6BRBAGIBAIkYKDVJlbmV3UmVzcG9uc2USNQoLY2VydGlmaWNhdGUYASABKAsyIC5zbGlwd2F5LnByb3ZpZGVyLnYxLkNlcnRpZmljYXRlIpUBCgtDZXJ0aWZpY2F0ZRIXCg9jZXJ0aWZpY2F0ZV9kZXIYASABKAwSDgoGY2FfZGVyGAIgAygMEi4KCm5vdF9iZWZvcmUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCW5vdF9hZnRlchgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUwoOU2Vzc2lvblJlcXVlc3QSQQoIbWVzc2FnZXMYASADKAsyJC5zbGlwd2F5LnByb3ZpZGVyLnYxLlByb3ZpZGVyTWVzc2FnZUIJukgGkgEDEOgHIkQKD1Nlc3Npb25SZXNwb25zZRIxCghtZXNzYWdlcxgBIAMoCzIfLnNsaXB3YXkucHJvdmlkZXIudjEuSHViTWVzc2FnZSKjBAoPUHJvdmlkZXJNZXNzYWdlEisKBWhlbGxvGAEgASgLMhouc2xpcHdheS5wcm92aWRlci52MS5IZWxsb0gAEisKBXJlYWR5GAIgASgLMhouc2xpcHdheS5wcm92aWRlci52MS5SZWFkeUgAEi0KBnJlcG9ydBgDIAEoCzIbLnNsaXB3YXkucHJvdmlkZXIudjEuUmVwb3J0SAASLwoHcmVsZWFzZRgEIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuUmVsZWFzZUgAEjMKCWludmVudG9yeRgFIAEoCzIeLnNsaXB3YXkucHJvdmlkZXIudjEuSW52ZW50b3J5SAASMwoJb2ZmZXJpbmdzGAYgASgLMh4uc2xpcHdheS5wcm92aWRlci52MS5PZmZlcmluZ3NIABIzCgloZWFydGJlYXQYByABKAsyHi5zbGlwd2F5LnByb3ZpZGVyLnYxLkhlYXJ0YmVhdEgAEjUKCmNvbmZpZ3VyZWQYCCABKAsyHy5zbGlwd2F5LnByb3ZpZGVyLnYxLkNvbmZpZ3VyZWRIABIzCgl2YWxpZGF0ZWQYCSABKAsyHi5zbGlwd2F5LnByb3ZpZGVyLnYxLlZhbGlkYXRlZEgAEjwKDm9ycGhhbl9yZW1vdmFsGAogASgLMiIuc2xpcHdheS5wcm92aWRlci52MS5PcnBoYW5SZW1vdmFsSABCDQoEYm9keRIFukgCCAEijAQKCkh1Yk1lc3NhZ2USLwoHd2VsY29tZRgBIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuV2VsY29tZUgAEi8KB2NsYWltZWQYAiABKAsyHC5zbGlwd2F5LnByb3ZpZGVyLnYxLkNsYWltZWRIABInCgNhY2sYAyABKAsyGC5zbGlwd2F5LnByb3ZpZGVyLnYxLkFja0gAEikKBG5hY2sYBCABKAsyGS5zbGlwd2F5LnByb3ZpZGVyLnYxLk5hY2tIABI+Cg9kZXNpcmVkX2NoYW5nZWQYBSABKAsyIy5zbGlwd2F5LnByb3ZpZGVyLnYxLkRlc2lyZWRDaGFuZ2VkSAASMwoJY29uZmlndXJlGAYgASgLMh4uc2xpcHdheS5wcm92aWRlci52MS5Db25maWd1cmVIABIrCgVkcmFpbhgHIAEoCzIaLnNsaXB3YXkucHJvdmlkZXIudjEuRHJhaW5IABIvCgdyZXZva2VkGAggASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5SZXZva2VkSAASMQoIdmFsaWRhdGUYCSABKAsyHS5zbGlwd2F5LnByb3ZpZGVyLnYxLlZhbGlkYXRlSAASOgoNcmVtb3ZlX29ycGhhbhgKIAEoCzIhLnNsaXB3YXkucHJvdmlkZXIudjEuUmVtb3ZlT3JwaGFuSABCBgoEYm9keTKOAgoPUHJvdmlkZXJTZXJ2aWNlElEKBkVucm9sbBIiLnNsaXB3YXkucHJvdmlkZXIudjEuRW5yb2xsUmVxdWVzdBojLnNsaXB3YXkucHJvdmlkZXIudjEuRW5yb2xsUmVzcG9uc2USTgoFUmVuZXcSIS5zbGlwd2F5LnByb3ZpZGVyLnYxLlJlbmV3UmVxdWVzdBoiLnNsaXB3YXkucHJvdmlkZXIudjEuUmVuZXdSZXNwb25zZRJYCgdTZXNzaW9uEiMuc2xpcHdheS5wcm92aWRlci52MS5TZXNzaW9uUmVxdWVzdBokLnNsaXB3YXkucHJvdmlkZXIudjEuU2Vzc2lvblJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_slipway_provider_v1_inventory, file_slipway_provider_v1_session, file_slipway_provider_v1_work]);
+  fileDesc("CipzbGlwd2F5L3Byb3ZpZGVyL3YxL3Byb3ZpZGVyX3NlcnZpY2UucHJvdG8SE3NsaXB3YXkucHJvdmlkZXIudjEibQoNRW5yb2xsUmVxdWVzdBIeCgpqb2luX3Rva2VuGAEgASgJQgq6SAdyBRAQGIAEEhsKB2Nzcl9kZXIYAiABKAxCCrpIB3oFEEAYgEASHwoNaW5zdGFuY2VfbmFtZRgDIAEoCUIIukgFcgMY/QEiWQoORW5yb2xsUmVzcG9uc2USNQoLY2VydGlmaWNhdGUYASABKAsyIC5zbGlwd2F5LnByb3ZpZGVyLnYxLkNlcnRpZmljYXRlEhAKCHByb3ZpZGVyGAIgASgJIisKDFJlbmV3UmVxdWVzdBIbCgdjc3JfZGVyGAEgASgMQgq6SAd6BRBAGIBAIkYKDVJlbmV3UmVzcG9uc2USNQoLY2VydGlmaWNhdGUYASABKAsyIC5zbGlwd2F5LnByb3ZpZGVyLnYxLkNlcnRpZmljYXRlIpUBCgtDZXJ0aWZpY2F0ZRIXCg9jZXJ0aWZpY2F0ZV9kZXIYASABKAwSDgoGY2FfZGVyGAIgAygMEi4KCm5vdF9iZWZvcmUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCW5vdF9hZnRlchgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiUwoOU2Vzc2lvblJlcXVlc3QSQQoIbWVzc2FnZXMYASADKAsyJC5zbGlwd2F5LnByb3ZpZGVyLnYxLlByb3ZpZGVyTWVzc2FnZUIJukgGkgEDEOgHIkQKD1Nlc3Npb25SZXNwb25zZRIxCghtZXNzYWdlcxgBIAMoCzIfLnNsaXB3YXkucHJvdmlkZXIudjEuSHViTWVzc2FnZSKKBgoPUHJvdmlkZXJNZXNzYWdlEisKBWhlbGxvGAEgASgLMhouc2xpcHdheS5wcm92aWRlci52MS5IZWxsb0gAEisKBXJlYWR5GAIgASgLMhouc2xpcHdheS5wcm92aWRlci52MS5SZWFkeUgAEi0KBnJlcG9ydBgDIAEoCzIbLnNsaXB3YXkucHJvdmlkZXIudjEuUmVwb3J0SAASLwoHcmVsZWFzZRgEIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuUmVsZWFzZUgAEjMKCWludmVudG9yeRgFIAEoCzIeLnNsaXB3YXkucHJvdmlkZXIudjEuSW52ZW50b3J5SAASMwoJb2ZmZXJpbmdzGAYgASgLMh4uc2xpcHdheS5wcm92aWRlci52MS5PZmZlcmluZ3NIABIzCgloZWFydGJlYXQYByABKAsyHi5zbGlwd2F5LnByb3ZpZGVyLnYxLkhlYXJ0YmVhdEgAEjUKCmNvbmZpZ3VyZWQYCCABKAsyHy5zbGlwd2F5LnByb3ZpZGVyLnYxLkNvbmZpZ3VyZWRIABIzCgl2YWxpZGF0ZWQYCSABKAsyHi5zbGlwd2F5LnByb3ZpZGVyLnYxLlZhbGlkYXRlZEgAEjwKDm9ycGhhbl9yZW1vdmFsGAogASgLMiIuc2xpcHdheS5wcm92aWRlci52MS5PcnBoYW5SZW1vdmFsSAASNgoLY2FsbGVkX2JhY2sYCyABKAsyHy5zbGlwd2F5LnByb3ZpZGVyLnYxLkNhbGxlZEJhY2tIABI1CgZldmVudHMYDCABKAsyIy5zbGlwd2F5LnByb3ZpZGVyLnYxLlByb3ZpZGVyRXZlbnRzSAASOAoMY29uc29sZV9kYXRhGBQgASgLMiAuc2xpcHdheS5wcm92aWRlci52MS5Db25zb2xlRGF0YUgAEjwKDmNvbnNvbGVfY2xvc2VkGBUgASgLMiIuc2xpcHdheS5wcm92aWRlci52MS5Db25zb2xlQ2xvc2VkSABCDQoEYm9keRIFukgCCAEiwAUKCkh1Yk1lc3NhZ2USLwoHd2VsY29tZRgBIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuV2VsY29tZUgAEi8KB2NsYWltZWQYAiABKAsyHC5zbGlwd2F5LnByb3ZpZGVyLnYxLkNsYWltZWRIABInCgNhY2sYAyABKAsyGC5zbGlwd2F5LnByb3ZpZGVyLnYxLkFja0gAEikKBG5hY2sYBCABKAsyGS5zbGlwd2F5LnByb3ZpZGVyLnYxLk5hY2tIABI+Cg9kZXNpcmVkX2NoYW5nZWQYBSABKAsyIy5zbGlwd2F5LnByb3ZpZGVyLnYxLkRlc2lyZWRDaGFuZ2VkSAASMwoJY29uZmlndXJlGAYgASgLMh4uc2xpcHdheS5wcm92aWRlci52MS5Db25maWd1cmVIABIrCgVkcmFpbhgHIAEoCzIaLnNsaXB3YXkucHJvdmlkZXIudjEuRHJhaW5IABIvCgdyZXZva2VkGAggASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5SZXZva2VkSAASMQoIdmFsaWRhdGUYCSABKAsyHS5zbGlwd2F5LnByb3ZpZGVyLnYxLlZhbGlkYXRlSAASOgoNcmVtb3ZlX29ycGhhbhgKIAEoCzIhLnNsaXB3YXkucHJvdmlkZXIudjEuUmVtb3ZlT3JwaGFuSAASOAoMb3Blbl9jb25zb2xlGBQgASgLMiAuc2xpcHdheS5wcm92aWRlci52MS5PcGVuQ29uc29sZUgAEjwKDmNvbnNvbGVfY3JlZGl0GBUgASgLMiIuc2xpcHdheS5wcm92aWRlci52MS5Db25zb2xlQ3JlZGl0SAASOgoNY2xvc2VfY29uc29sZRgWIAEoCzIhLnNsaXB3YXkucHJvdmlkZXIudjEuQ2xvc2VDb25zb2xlSABCBgoEYm9keTKOAgoPUHJvdmlkZXJTZXJ2aWNlElEKBkVucm9sbBIiLnNsaXB3YXkucHJvdmlkZXIudjEuRW5yb2xsUmVxdWVzdBojLnNsaXB3YXkucHJvdmlkZXIudjEuRW5yb2xsUmVzcG9uc2USTgoFUmVuZXcSIS5zbGlwd2F5LnByb3ZpZGVyLnYxLlJlbmV3UmVxdWVzdBoiLnNsaXB3YXkucHJvdmlkZXIudjEuUmVuZXdSZXNwb25zZRJYCgdTZXNzaW9uEiMuc2xpcHdheS5wcm92aWRlci52MS5TZXNzaW9uUmVxdWVzdBokLnNsaXB3YXkucHJvdmlkZXIudjEuU2Vzc2lvblJlc3BvbnNlKAEwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_slipway_provider_v1_console, file_slipway_provider_v1_inventory, file_slipway_provider_v1_provider_event, file_slipway_provider_v1_session, file_slipway_provider_v1_work]);
 
 /**
  * EnrollRequest proves that whoever added the provider wants this instance to serve it.
@@ -302,6 +306,38 @@ export type ProviderMessage = Message<"slipway.provider.v1.ProviderMessage"> & {
      */
     value: OrphanRemoval;
     case: "orphanRemoval";
+  } | {
+    /**
+     * Machines have given word.
+     *
+     * @generated from field: slipway.provider.v1.CalledBack called_back = 11;
+     */
+    value: CalledBack;
+    case: "calledBack";
+  } | {
+    /**
+     * What happened, for people.
+     *
+     * @generated from field: slipway.provider.v1.ProviderEvents events = 12;
+     */
+    value: ProviderEvents;
+    case: "events";
+  } | {
+    /**
+     * Bytes of a console.
+     *
+     * @generated from field: slipway.provider.v1.ConsoleData console_data = 20;
+     */
+    value: ConsoleData;
+    case: "consoleData";
+  } | {
+    /**
+     * The end of a console's stream.
+     *
+     * @generated from field: slipway.provider.v1.ConsoleClosed console_closed = 21;
+     */
+    value: ConsoleClosed;
+    case: "consoleClosed";
   } | { case: undefined; value?: undefined };
 };
 
@@ -403,6 +439,30 @@ export type HubMessage = Message<"slipway.provider.v1.HubMessage"> & {
      */
     value: RemoveOrphan;
     case: "removeOrphan";
+  } | {
+    /**
+     * Show a machine's console. Only to instances that say CAPABILITY_CONSOLE.
+     *
+     * @generated from field: slipway.provider.v1.OpenConsole open_console = 20;
+     */
+    value: OpenConsole;
+    case: "openConsole";
+  } | {
+    /**
+     * More of a console's bytes may be sent.
+     *
+     * @generated from field: slipway.provider.v1.ConsoleCredit console_credit = 21;
+     */
+    value: ConsoleCredit;
+    case: "consoleCredit";
+  } | {
+    /**
+     * A console is not looked at any more.
+     *
+     * @generated from field: slipway.provider.v1.CloseConsole close_console = 22;
+     */
+    value: CloseConsole;
+    case: "closeConsole";
   } | { case: undefined; value?: undefined };
 };
 

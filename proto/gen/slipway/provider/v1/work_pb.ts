@@ -15,7 +15,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file slipway/provider/v1/work.proto.
  */
 export const file_slipway_provider_v1_work: GenFile = /*@__PURE__*/
-  fileDesc("Ch5zbGlwd2F5L3Byb3ZpZGVyL3YxL3dvcmsucHJvdG8SE3NsaXB3YXkucHJvdmlkZXIudjEiWAoHSXRlbVJlZhI3CgRraW5kGAEgASgOMh0uc2xpcHdheS5wcm92aWRlci52MS5JdGVtS2luZEIKukgHggEEEAEgABIUCgJpZBgCIAEoCUIIukgFcgOwAQEi5QEKB0NsYWltZWQSKgoEaXRlbRgBIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuSXRlbVJlZhINCgVmZW5jZRgCIAEoBBItCgdkZXNpcmVkGAMgASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5EZXNpcmVkEi4KBXN0ZXBzGAQgAygLMh8uc2xpcHdheS5wcm92aWRlci52MS5TdGVwUmVzdWx0Ei8KCG9ic2VydmVkGAUgASgLMh0uc2xpcHdheS5wcm92aWRlci52MS5PYnNlcnZlZBIPCgdhdHRlbXB0GAYgASgNIqoBCg5EZXNpcmVkQ2hhbmdlZBIqCgRpdGVtGAEgASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5JdGVtUmVmEg0KBWZlbmNlGAIgASgEEi0KB2Rlc2lyZWQYAyABKAsyHC5zbGlwd2F5LnByb3ZpZGVyLnYxLkRlc2lyZWQSLgoFc3RlcHMYBCADKAsyHy5zbGlwd2F5LnByb3ZpZGVyLnYxLlN0ZXBSZXN1bHQihgMKB0Rlc2lyZWQSEgoKZ2VuZXJhdGlvbhgBIAEoBBIxCglvcGVyYXRpb24YAiABKA4yHi5zbGlwd2F5LnByb3ZpZGVyLnYxLk9wZXJhdGlvbhIcChRvcGVyYXRpb25fZ2VuZXJhdGlvbhgDIAEoBBIvCghwcmVzZW5jZRgEIAEoDjIdLnNsaXB3YXkucHJvdmlkZXIudjEuUHJlc2VuY2USLgoFcG93ZXIYBSABKA4yHy5zbGlwd2F5LnByb3ZpZGVyLnYxLlBvd2VyU3RhdGUSDwoHcmVib290cxgGIAEoBBIuCgRzcGVjGAcgASgLMiAuc2xpcHdheS5wcm92aWRlci52MS5NYWNoaW5lU3BlYxIzCgdtYWNoaW5lGAggASgLMiIuc2xpcHdheS5wcm92aWRlci52MS5TdGF0aWNNYWNoaW5lEhIKCnJlaW5zdGFsbHMYCSABKAQSKwoGcmVzY3VlGAogASgLMhsuc2xpcHdheS5wcm92aWRlci52MS5SZXNjdWUidQoGUmVzY3VlEhkKCHJldmlzaW9uGAEgASgEQge6SAQyAiAAEiMKCHNzaF9rZXlzGAIgAygJQhG6SA6SAQsQICIHcgUQARiAAhIrCg9zc2hfcHVibGljX2tleXMYAyADKAlCErpID5IBDBAgIghyBhABGICAASK6AgoLTWFjaGluZVNwZWMSFQoEbmFtZRgBIAEoCUIHukgEcgIYPxIfCg1vd25lcnNoaXBfa2V5GAIgASgJQgi6SAVyAxiAARIZCgd0eXBlX2lkGAMgASgJQgi6SAVyAxiAAhIaCghsb2NhdGlvbhgEIAEoCUIIukgFcgMYgAISKQoFc2hhcGUYBSABKAsyGi5zbGlwd2F5LnByb3ZpZGVyLnYxLlNoYXBlEi4KDXByb3ZpZGVyX2RhdGEYBiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EjEKCWJvb3RzdHJhcBgHIAEoCzIeLnNsaXB3YXkucHJvdmlkZXIudjEuQm9vdHN0cmFwEi4KBGhvc3QYCCABKAsyIC5zbGlwd2F5LnByb3ZpZGVyLnYxLkhvc3RDb250ZXh0IngKBVNoYXBlEg0KBXZjcHVzGAEgASgNEhIKCm1lbW9yeV9taWIYAiABKAQSEAoIZGlza19naWIYAyABKAQSGwoKZGlza19jbGFzcxgEIAEoCUIHukgEcgIYIBIdCgxhcmNoaXRlY3R1cmUYBSABKAlCB7pIBHICGCAilAEKCUJvb3RzdHJhcBIaCghob3N0bmFtZRgBIAEoCUIIukgFcgMY/QESHAoJdXNlcl9kYXRhGAIgASgJQgm6SAZyBCiAgAQSFgoOcGhvbmVfaG9tZV91cmwYAyABKAkSGwoTcGhvbmVfaG9tZV9wYXRoX3VybBgEIAEoCRIYChBwaG9uZV9ob21lX3Rva2VuGAUgASgJIsQBCgtIb3N0Q29udGV4dBIMCgRob3N0GAEgASgJEhAKCGhvc3RfdWlkGAIgASgJEhEKCXdvcmtzcGFjZRgDIAEoCRIVCg1tYWNoaW5lX2NsYXNzGAQgASgJEjwKBmxhYmVscxgFIAMoCzIsLnNsaXB3YXkucHJvdmlkZXIudjEuSG9zdENvbnRleHQuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJoCg1TdGF0aWNNYWNoaW5lEhIKCm1hY2hpbmVfaWQYASABKAkSEwoLZXh0ZXJuYWxfaWQYAiABKAkSLgoNcHJvdmlkZXJfZGF0YRgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QivgEKClN0ZXBSZXN1bHQSPQoJb3BlcmF0aW9uGAEgASgOMh4uc2xpcHdheS5wcm92aWRlci52MS5PcGVyYXRpb25CCrpIB4IBBBABIAASHAoUb3BlcmF0aW9uX2dlbmVyYXRpb24YAiABKAQSKwoEbmFtZRgDIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDYyfSQSJgoGcmVzdWx0GAQgASgLMhYuZ29vZ2xlLnByb3RvYnVmLlZhbHVlIv8CCgZSZXBvcnQSGQoIc2VxdWVuY2UYASABKARCB7pIBDICIAASMgoEaXRlbRgCIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuSXRlbVJlZkIGukgDyAEBEhYKBWZlbmNlGAMgASgEQge6SAQyAiAAEhIKCmdlbmVyYXRpb24YBCABKAQSLQoEc3RlcBgFIAEoCzIfLnNsaXB3YXkucHJvdmlkZXIudjEuU3RlcFJlc3VsdBIvCghwcm9ncmVzcxgGIAEoCzIdLnNsaXB3YXkucHJvdmlkZXIudjEuUHJvZ3Jlc3MSLwoIb2JzZXJ2ZWQYByABKAsyHS5zbGlwd2F5LnByb3ZpZGVyLnYxLk9ic2VydmVkEi0KB2ZhaWx1cmUYCCABKAsyHC5zbGlwd2F5LnByb3ZpZGVyLnYxLkZhaWx1cmUSOgoJY29tcGxldGVkGAkgASgLMicuc2xpcHdheS5wcm92aWRlci52MS5Db21wbGV0ZWRPcGVyYXRpb24icQoSQ29tcGxldGVkT3BlcmF0aW9uEj0KCW9wZXJhdGlvbhgBIAEoDjIeLnNsaXB3YXkucHJvdmlkZXIudjEuT3BlcmF0aW9uQgq6SAeCAQQQASAAEhwKFG9wZXJhdGlvbl9nZW5lcmF0aW9uGAIgASgEImgKCFByb2dyZXNzEhYKBHN0ZXAYASABKAlCCLpIBXIDGIABEh0KB3BlcmNlbnQYAiABKA1CB7pIBCoCGGRIAIgBARIZCgdtZXNzYWdlGAMgASgJQgi6SAVyAxiACEIKCghfcGVyY2VudCK5BAoIT2JzZXJ2ZWQSEgoKZ2VuZXJhdGlvbhgBIAEoBBI5CghwcmVzZW5jZRgCIAEoDjIdLnNsaXB3YXkucHJvdmlkZXIudjEuUHJlc2VuY2VCCLpIBYIBAhABEh0KC2V4dGVybmFsX2lkGAMgASgJQgi6SAVyAxiABBI4CgVwb3dlchgEIAEoDjIfLnNsaXB3YXkucHJvdmlkZXIudjEuUG93ZXJTdGF0ZUIIukgFggECEAESGQoMcmVib290c19kb25lGAUgASgESACIAQESOQoJYWRkcmVzc2VzGAYgAygLMhwuc2xpcHdheS5wcm92aWRlci52MS5BZGRyZXNzQgi6SAWSAQIQQBIrCgphdHRyaWJ1dGVzGAcgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBI8Cgpjb25kaXRpb25zGAggAygLMh4uc2xpcHdheS5wcm92aWRlci52MS5Db25kaXRpb25CCLpIBZIBAhAgEhwKD2NyZWF0ZV9pbl9kb3VidBgJIAEoCEgBiAEBEi8KCGhhcmR3YXJlGAogASgLMh0uc2xpcHdheS5wcm92aWRlci52MS5IYXJkd2FyZRIcCg9yZWluc3RhbGxzX2RvbmUYCyABKARIAogBARITCgZyZXNjdWUYDCABKARIA4gBAUIPCg1fcmVib290c19kb25lQhIKEF9jcmVhdGVfaW5fZG91YnRCEgoQX3JlaW5zdGFsbHNfZG9uZUIJCgdfcmVzY3VlIqwBCghIYXJkd2FyZRIpCgVzaGFwZRgBIAEoCzIaLnNsaXB3YXkucHJvdmlkZXIudjEuU2hhcGUSGAoGdmVuZG9yGAIgASgJQgi6SAVyAxiAAhIXCgVtb2RlbBgDIAEoCUIIukgFcgMYgAISGAoGc2VyaWFsGAQgASgJQgi6SAVyAxiAAhIoCgdkZXRhaWxzGAUgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJYCgdBZGRyZXNzEjgKBHR5cGUYASABKA4yIC5zbGlwd2F5LnByb3ZpZGVyLnYxLkFkZHJlc3NUeXBlQgi6SAWCAQIQARITCgJpcBgCIAEoCUIHukgEcgJwASKDAgoJQ29uZGl0aW9uEi0KBHR5cGUYASABKAlCH7pIHHIaMhheW0EtWl1bQS1aYS16MC05XXswLDYyfSQSPgoGc3RhdHVzGAIgASgOMiQuc2xpcHdheS5wcm92aWRlci52MS5Db25kaXRpb25TdGF0dXNCCLpIBYIBAhABEjIKBnJlYXNvbhgDIAEoCUIiukgfch0yG14oW0EtWl1bQS1aYS16MC05XXswLDYyfSk/JBIZCgdtZXNzYWdlGAQgASgJQgi6SAVyAxiAIBI4ChRsYXN0X3RyYW5zaXRpb25fdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAitwEKB1JlbGVhc2USMgoEaXRlbRgBIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuSXRlbVJlZkIGukgDyAEBEhYKBWZlbmNlGAIgASgEQge6SAQyAiAAEhwKEnNldHRsZWRfZ2VuZXJhdGlvbhgDIAEoBEgAEjAKC3JldHJ5X2FmdGVyGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uSABCEAoHb3V0Y29tZRIFukgCCAEiFwoDQWNrEhAKCHNlcXVlbmNlGAEgASgEIloKBE5hY2sSEAoIc2VxdWVuY2UYASABKAQSLwoGcmVhc29uGAIgASgOMh8uc2xpcHdheS5wcm92aWRlci52MS5OYWNrUmVhc29uEg8KB21lc3NhZ2UYAyABKAkiVAoHUmV2b2tlZBIqCgRpdGVtGAEgASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5JdGVtUmVmEg0KBWZlbmNlGAIgASgEEg4KBnJlYXNvbhgDIAEoCSpbCghJdGVtS2luZBIZChVJVEVNX0tJTkRfVU5TUEVDSUZJRUQQABIdChlJVEVNX0tJTkRfTUFDSElORV9SRVFVRVNUEAESFQoRSVRFTV9LSU5EX01BQ0hJTkUQAipSCgpQb3dlclN0YXRlEhsKF1BPV0VSX1NUQVRFX1VOU1BFQ0lGSUVEEAASEgoOUE9XRVJfU1RBVEVfT04QARITCg9QT1dFUl9TVEFURV9PRkYQAipPCghQcmVzZW5jZRIYChRQUkVTRU5DRV9VTlNQRUNJRklFRBAAEhQKEFBSRVNFTkNFX1BSRVNFTlQQARITCg9QUkVTRU5DRV9BQlNFTlQQAirKAQoJT3BlcmF0aW9uEhkKFU9QRVJBVElPTl9VTlNQRUNJRklFRBAAEhcKE09QRVJBVElPTl9QUk9WSVNJT04QARIZChVPUEVSQVRJT05fREVQUk9WSVNJT04QAhIUChBPUEVSQVRJT05fVkVSSUZZEAMSFQoRT1BFUkFUSU9OX0lOU1BFQ1QQBBITCg9PUEVSQVRJT05fQ0xFQU4QBRITCg9PUEVSQVRJT05fUE9XRVIQBhIXChNPUEVSQVRJT05fUkVJTlNUQUxMEAcqXgoLQWRkcmVzc1R5cGUSHAoYQUREUkVTU19UWVBFX1VOU1BFQ0lGSUVEEAASFwoTQUREUkVTU19UWVBFX1BVQkxJQxABEhgKFEFERFJFU1NfVFlQRV9QUklWQVRFEAIqagoPQ29uZGl0aW9uU3RhdHVzEiAKHENPTkRJVElPTl9TVEFUVVNfVU5TUEVDSUZJRUQQABIZChVDT05ESVRJT05fU1RBVFVTX1RSVUUQARIaChZDT05ESVRJT05fU1RBVFVTX0ZBTFNFEAIqmgEKCk5hY2tSZWFzb24SGwoXTkFDS19SRUFTT05fVU5TUEVDSUZJRUQQABIbChdOQUNLX1JFQVNPTl9TVEFMRV9GRU5DRRABEhwKGE5BQ0tfUkVBU09OX1VOS05PV05fSVRFTRACEhcKE05BQ0tfUkVBU09OX0lOVkFMSUQQAxIbChdOQUNLX1JFQVNPTl9VTkFWQUlMQUJMRRAEYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_slipway_provider_v1_failure]);
+  fileDesc("Ch5zbGlwd2F5L3Byb3ZpZGVyL3YxL3dvcmsucHJvdG8SE3NsaXB3YXkucHJvdmlkZXIudjEiWAoHSXRlbVJlZhI3CgRraW5kGAEgASgOMh0uc2xpcHdheS5wcm92aWRlci52MS5JdGVtS2luZEIKukgHggEEEAEgABIUCgJpZBgCIAEoCUIIukgFcgOwAQEi5QEKB0NsYWltZWQSKgoEaXRlbRgBIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuSXRlbVJlZhINCgVmZW5jZRgCIAEoBBItCgdkZXNpcmVkGAMgASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5EZXNpcmVkEi4KBXN0ZXBzGAQgAygLMh8uc2xpcHdheS5wcm92aWRlci52MS5TdGVwUmVzdWx0Ei8KCG9ic2VydmVkGAUgASgLMh0uc2xpcHdheS5wcm92aWRlci52MS5PYnNlcnZlZBIPCgdhdHRlbXB0GAYgASgNIqoBCg5EZXNpcmVkQ2hhbmdlZBIqCgRpdGVtGAEgASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5JdGVtUmVmEg0KBWZlbmNlGAIgASgEEi0KB2Rlc2lyZWQYAyABKAsyHC5zbGlwd2F5LnByb3ZpZGVyLnYxLkRlc2lyZWQSLgoFc3RlcHMYBCADKAsyHy5zbGlwd2F5LnByb3ZpZGVyLnYxLlN0ZXBSZXN1bHQilgMKB0Rlc2lyZWQSEgoKZ2VuZXJhdGlvbhgBIAEoBBIxCglvcGVyYXRpb24YAiABKA4yHi5zbGlwd2F5LnByb3ZpZGVyLnYxLk9wZXJhdGlvbhIcChRvcGVyYXRpb25fZ2VuZXJhdGlvbhgDIAEoBBIvCghwcmVzZW5jZRgEIAEoDjIdLnNsaXB3YXkucHJvdmlkZXIudjEuUHJlc2VuY2USLgoFcG93ZXIYBSABKA4yHy5zbGlwd2F5LnByb3ZpZGVyLnYxLlBvd2VyU3RhdGUSDwoHcmVib290cxgGIAEoBBIuCgRzcGVjGAcgASgLMiAuc2xpcHdheS5wcm92aWRlci52MS5NYWNoaW5lU3BlYxIzCgdtYWNoaW5lGAggASgLMiIuc2xpcHdheS5wcm92aWRlci52MS5TdGF0aWNNYWNoaW5lEhIKCnJlaW5zdGFsbHMYCSABKAQSKwoGcmVzY3VlGAogASgLMhsuc2xpcHdheS5wcm92aWRlci52MS5SZXNjdWUSDgoGcGF1c2VkGAsgASgIInUKBlJlc2N1ZRIZCghyZXZpc2lvbhgBIAEoBEIHukgEMgIgABIjCghzc2hfa2V5cxgCIAMoCUIRukgOkgELECAiB3IFEAEYgAISKwoPc3NoX3B1YmxpY19rZXlzGAMgAygJQhK6SA+SAQwQICIIcgYQARiAgAEi3wIKC01hY2hpbmVTcGVjEhUKBG5hbWUYASABKAlCB7pIBHICGD8SHwoNb3duZXJzaGlwX2tleRgCIAEoCUIIukgFcgMYgAESGQoHdHlwZV9pZBgDIAEoCUIIukgFcgMYgAISGgoIbG9jYXRpb24YBCABKAlCCLpIBXIDGIACEikKBXNoYXBlGAUgASgLMhouc2xpcHdheS5wcm92aWRlci52MS5TaGFwZRIuCg1wcm92aWRlcl9kYXRhGAYgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBIxCglib290c3RyYXAYByABKAsyHi5zbGlwd2F5LnByb3ZpZGVyLnYxLkJvb3RzdHJhcBIuCgRob3N0GAggASgLMiAuc2xpcHdheS5wcm92aWRlci52MS5Ib3N0Q29udGV4dBIjChFhZG9wdF9leHRlcm5hbF9pZBgJIAEoCUIIukgFcgMYgAQieAoFU2hhcGUSDQoFdmNwdXMYASABKA0SEgoKbWVtb3J5X21pYhgCIAEoBBIQCghkaXNrX2dpYhgDIAEoBBIbCgpkaXNrX2NsYXNzGAQgASgJQge6SARyAhggEh0KDGFyY2hpdGVjdHVyZRgFIAEoCUIHukgEcgIYICK/AQoJQm9vdHN0cmFwEhoKCGhvc3RuYW1lGAEgASgJQgi6SAVyAxj9ARIcCgl1c2VyX2RhdGEYAiABKAlCCbpIBnIEKICABBIWCg5waG9uZV9ob21lX3VybBgDIAEoCRIbChNwaG9uZV9ob21lX3BhdGhfdXJsGAQgASgJEhgKEHBob25lX2hvbWVfdG9rZW4YBSABKAkSKQoPc3NoX3B1YmxpY19rZXlzGAggAygJQhC6SA2SAQoQICIGcgQogIABIsQBCgtIb3N0Q29udGV4dBIMCgRob3N0GAEgASgJEhAKCGhvc3RfdWlkGAIgASgJEhEKCXdvcmtzcGFjZRgDIAEoCRIVCg1tYWNoaW5lX2NsYXNzGAQgASgJEjwKBmxhYmVscxgFIAMoCzIsLnNsaXB3YXkucHJvdmlkZXIudjEuSG9zdENvbnRleHQuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJoCg1TdGF0aWNNYWNoaW5lEhIKCm1hY2hpbmVfaWQYASABKAkSEwoLZXh0ZXJuYWxfaWQYAiABKAkSLgoNcHJvdmlkZXJfZGF0YRgDIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QivgEKClN0ZXBSZXN1bHQSPQoJb3BlcmF0aW9uGAEgASgOMh4uc2xpcHdheS5wcm92aWRlci52MS5PcGVyYXRpb25CCrpIB4IBBBABIAASHAoUb3BlcmF0aW9uX2dlbmVyYXRpb24YAiABKAQSKwoEbmFtZRgDIAEoCUIdukgachgyFl5bYS16XVthLXowLTktXXswLDYyfSQSJgoGcmVzdWx0GAQgASgLMhYuZ29vZ2xlLnByb3RvYnVmLlZhbHVlIq4DCgZSZXBvcnQSGQoIc2VxdWVuY2UYASABKARCB7pIBDICIAASMgoEaXRlbRgCIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuSXRlbVJlZkIGukgDyAEBEhYKBWZlbmNlGAMgASgEQge6SAQyAiAAEhIKCmdlbmVyYXRpb24YBCABKAQSLQoEc3RlcBgFIAEoCzIfLnNsaXB3YXkucHJvdmlkZXIudjEuU3RlcFJlc3VsdBIvCghwcm9ncmVzcxgGIAEoCzIdLnNsaXB3YXkucHJvdmlkZXIudjEuUHJvZ3Jlc3MSLwoIb2JzZXJ2ZWQYByABKAsyHS5zbGlwd2F5LnByb3ZpZGVyLnYxLk9ic2VydmVkEi0KB2ZhaWx1cmUYCCABKAsyHC5zbGlwd2F5LnByb3ZpZGVyLnYxLkZhaWx1cmUSOgoJY29tcGxldGVkGAkgASgLMicuc2xpcHdheS5wcm92aWRlci52MS5Db21wbGV0ZWRPcGVyYXRpb24SLQoHd2FpdGluZxgKIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuV2FpdGluZyK1AQoHV2FpdGluZxI9CglvcGVyYXRpb24YASABKA4yHi5zbGlwd2F5LnByb3ZpZGVyLnYxLk9wZXJhdGlvbkIKukgHggEEEAEgABIcChRvcGVyYXRpb25fZ2VuZXJhdGlvbhgCIAEoBBIyCgd0aW1lb3V0GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQga6SAPIAQESGQoHbWVzc2FnZRgEIAEoCUIIukgFcgMYgAgiOAoKQ2FsbGVkQmFjaxIqCgxleHRlcm5hbF9pZHMYASADKAlCFLpIEZIBDggBEOgHIgdyBRABGIAEInEKEkNvbXBsZXRlZE9wZXJhdGlvbhI9CglvcGVyYXRpb24YASABKA4yHi5zbGlwd2F5LnByb3ZpZGVyLnYxLk9wZXJhdGlvbkIKukgHggEEEAEgABIcChRvcGVyYXRpb25fZ2VuZXJhdGlvbhgCIAEoBCJoCghQcm9ncmVzcxIWCgRzdGVwGAEgASgJQgi6SAVyAxiAARIdCgdwZXJjZW50GAIgASgNQge6SAQqAhhkSACIAQESGQoHbWVzc2FnZRgDIAEoCUIIukgFcgMYgAhCCgoIX3BlcmNlbnQiuQQKCE9ic2VydmVkEhIKCmdlbmVyYXRpb24YASABKAQSOQoIcHJlc2VuY2UYAiABKA4yHS5zbGlwd2F5LnByb3ZpZGVyLnYxLlByZXNlbmNlQgi6SAWCAQIQARIdCgtleHRlcm5hbF9pZBgDIAEoCUIIukgFcgMYgAQSOAoFcG93ZXIYBCABKA4yHy5zbGlwd2F5LnByb3ZpZGVyLnYxLlBvd2VyU3RhdGVCCLpIBYIBAhABEhkKDHJlYm9vdHNfZG9uZRgFIAEoBEgAiAEBEjkKCWFkZHJlc3NlcxgGIAMoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuQWRkcmVzc0IIukgFkgECEEASKwoKYXR0cmlidXRlcxgHIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSPAoKY29uZGl0aW9ucxgIIAMoCzIeLnNsaXB3YXkucHJvdmlkZXIudjEuQ29uZGl0aW9uQgi6SAWSAQIQIBIcCg9jcmVhdGVfaW5fZG91YnQYCSABKAhIAYgBARIvCghoYXJkd2FyZRgKIAEoCzIdLnNsaXB3YXkucHJvdmlkZXIudjEuSGFyZHdhcmUSHAoPcmVpbnN0YWxsc19kb25lGAsgASgESAKIAQESEwoGcmVzY3VlGAwgASgESAOIAQFCDwoNX3JlYm9vdHNfZG9uZUISChBfY3JlYXRlX2luX2RvdWJ0QhIKEF9yZWluc3RhbGxzX2RvbmVCCQoHX3Jlc2N1ZSKNAgoISGFyZHdhcmUSKQoFc2hhcGUYASABKAsyGi5zbGlwd2F5LnByb3ZpZGVyLnYxLlNoYXBlEhgKBnZlbmRvchgCIAEoCUIIukgFcgMYgAISFwoFbW9kZWwYAyABKAlCCLpIBXIDGIACEhgKBnNlcmlhbBgEIAEoCUIIukgFcgMYgAISKAoHZGV0YWlscxgFIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSDAoEbmljcxgGIAEoDRIVCgR1dWlkGAcgASgJQge6SARyAhhAEjoKBG1hY3MYCCADKAlCLLpIKZIBJhBAIiJyIDIeXihbMC05YS1mXXsyfTopezV9WzAtOWEtZl17Mn0kIlgKB0FkZHJlc3MSOAoEdHlwZRgBIAEoDjIgLnNsaXB3YXkucHJvdmlkZXIudjEuQWRkcmVzc1R5cGVCCLpIBYIBAhABEhMKAmlwGAIgASgJQge6SARyAnABIoMCCglDb25kaXRpb24SLQoEdHlwZRgBIAEoCUIfukgcchoyGF5bQS1aXVtBLVphLXowLTldezAsNjJ9JBI+CgZzdGF0dXMYAiABKA4yJC5zbGlwd2F5LnByb3ZpZGVyLnYxLkNvbmRpdGlvblN0YXR1c0IIukgFggECEAESMgoGcmVhc29uGAMgASgJQiK6SB9yHTIbXihbQS1aXVtBLVphLXowLTldezAsNjJ9KT8kEhkKB21lc3NhZ2UYBCABKAlCCLpIBXIDGIAgEjgKFGxhc3RfdHJhbnNpdGlvbl90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLLAQoHUmVsZWFzZRIyCgRpdGVtGAEgASgLMhwuc2xpcHdheS5wcm92aWRlci52MS5JdGVtUmVmQga6SAPIAQESFgoFZmVuY2UYAiABKARCB7pIBDICIAASHAoSc2V0dGxlZF9nZW5lcmF0aW9uGAMgASgESAASMAoLcmV0cnlfYWZ0ZXIYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABISCgpnZW5lcmF0aW9uGAUgASgEQhAKB291dGNvbWUSBbpIAggBIhcKA0FjaxIQCghzZXF1ZW5jZRgBIAEoBCJaCgROYWNrEhAKCHNlcXVlbmNlGAEgASgEEi8KBnJlYXNvbhgCIAEoDjIfLnNsaXB3YXkucHJvdmlkZXIudjEuTmFja1JlYXNvbhIPCgdtZXNzYWdlGAMgASgJIlQKB1Jldm9rZWQSKgoEaXRlbRgBIAEoCzIcLnNsaXB3YXkucHJvdmlkZXIudjEuSXRlbVJlZhINCgVmZW5jZRgCIAEoBBIOCgZyZWFzb24YAyABKAkqWwoISXRlbUtpbmQSGQoVSVRFTV9LSU5EX1VOU1BFQ0lGSUVEEAASHQoZSVRFTV9LSU5EX01BQ0hJTkVfUkVRVUVTVBABEhUKEUlURU1fS0lORF9NQUNISU5FEAIqUgoKUG93ZXJTdGF0ZRIbChdQT1dFUl9TVEFURV9VTlNQRUNJRklFRBAAEhIKDlBPV0VSX1NUQVRFX09OEAESEwoPUE9XRVJfU1RBVEVfT0ZGEAIqTwoIUHJlc2VuY2USGAoUUFJFU0VOQ0VfVU5TUEVDSUZJRUQQABIUChBQUkVTRU5DRV9QUkVTRU5UEAESEwoPUFJFU0VOQ0VfQUJTRU5UEAIq9gEKCU9wZXJhdGlvbhIZChVPUEVSQVRJT05fVU5TUEVDSUZJRUQQABIXChNPUEVSQVRJT05fUFJPVklTSU9OEAESGQoVT1BFUkFUSU9OX0RFUFJPVklTSU9OEAISFAoQT1BFUkFUSU9OX1ZFUklGWRADEhUKEU9QRVJBVElPTl9JTlNQRUNUEAQSEwoPT1BFUkFUSU9OX0NMRUFOEAUSEwoPT1BFUkFUSU9OX1BPV0VSEAYSFwoTT1BFUkFUSU9OX1JFSU5TVEFMTBAHEhMKD09QRVJBVElPTl9BRE9QVBAIEhUKEU9QRVJBVElPTl9VTkFET1BUEAkqXgoLQWRkcmVzc1R5cGUSHAoYQUREUkVTU19UWVBFX1VOU1BFQ0lGSUVEEAASFwoTQUREUkVTU19UWVBFX1BVQkxJQxABEhgKFEFERFJFU1NfVFlQRV9QUklWQVRFEAIqagoPQ29uZGl0aW9uU3RhdHVzEiAKHENPTkRJVElPTl9TVEFUVVNfVU5TUEVDSUZJRUQQABIZChVDT05ESVRJT05fU1RBVFVTX1RSVUUQARIaChZDT05ESVRJT05fU1RBVFVTX0ZBTFNFEAIqmgEKCk5hY2tSZWFzb24SGwoXTkFDS19SRUFTT05fVU5TUEVDSUZJRUQQABIbChdOQUNLX1JFQVNPTl9TVEFMRV9GRU5DRRABEhwKGE5BQ0tfUkVBU09OX1VOS05PV05fSVRFTRACEhcKE05BQ0tfUkVBU09OX0lOVkFMSUQQAxIbChdOQUNLX1JFQVNPTl9VTkFWQUlMQUJMRRAEYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_slipway_provider_v1_failure]);
 
 /**
  * ItemRef names an item.
@@ -171,14 +171,15 @@ export type Desired = Message<"slipway.provider.v1.Desired"> & {
   operationGeneration: bigint;
 
   /**
-   * Whether the machine is to exist. Static machines without a request: always PRESENT.
+   * Whether the machine is to exist. Static machines without a request: always PRESENT. With OPERATION_UNADOPT: UNSPECIFIED, it is none of
+   * our business.
    *
    * @generated from field: slipway.provider.v1.Presence presence = 4;
    */
   presence: Presence;
 
   /**
-   * What its power is to be. UNSPECIFIED: leave it.
+   * What its power is to be. UNSPECIFIED: leave it, as always before an adoption is complete.
    *
    * @generated from field: slipway.provider.v1.PowerState power = 5;
    */
@@ -220,6 +221,15 @@ export type Desired = Message<"slipway.provider.v1.Desired"> & {
    * @generated from field: slipway.provider.v1.Rescue rescue = 10;
    */
   rescue?: Rescue | undefined;
+
+  /**
+   * True: leave the machine alone, for as long as this holds. A person works on it, or something is wrong that only a person can judge.
+   * Whatever is under way is stopped before its next effect; nothing is begun, its power is not corrected, and no deadline of the
+   * provider's own runs against it. Send Release at once: the item is not claimed again before this is over.
+   *
+   * @generated from field: bool paused = 11;
+   */
+  paused: boolean;
 };
 
 /**
@@ -328,6 +338,15 @@ export type MachineSpec = Message<"slipway.provider.v1.MachineSpec"> & {
    * @generated from field: slipway.provider.v1.HostContext host = 8;
    */
   host?: HostContext | undefined;
+
+  /**
+   * Dynamic, with OPERATION_ADOPT and OPERATION_UNADOPT: the server that exists already, by its id out there. In Validate: the order is
+   * to adopt this server. Then it is looked at without any effect, and what would fail is a violation of `spec.adopt_external_id`,
+   * `spec.type_id` or `spec.location`; whether another one could be had is no matter.
+   *
+   * @generated from field: string adopt_external_id = 9;
+   */
+  adoptExternalId: string;
 };
 
 /**
@@ -427,6 +446,14 @@ export type Bootstrap = Message<"slipway.provider.v1.Bootstrap"> & {
    * @generated from field: string phone_home_token = 5;
    */
   phoneHomeToken: string;
+
+  /**
+   * SSH keys that may log in as the image's own user, each one line `type base64 comment`; the hub has checked them. They are to be there besides those that
+   * the user-data brings along, at its first boot and after each reinstall. A provider that cannot hand them over refuses the order: it never drops them.
+   *
+   * @generated from field: repeated string ssh_public_keys = 8;
+   */
+  sshPublicKeys: string[];
 };
 
 /**
@@ -629,11 +656,19 @@ export type Report = Message<"slipway.provider.v1.Report"> & {
   /**
    * The operation that is complete with this report, and its generation. Requests: PROVISION is complete when the
    * machine exists as wished, REINSTALL when its new system was put on it and it is on, DEPROVISION when it and all its parts were
-   * seen to be gone. A REINSTALL whose observed.reinstalls_done is below Desired.reinstalls is not complete.
+   * seen to be gone, ADOPT when the server was seen to bear the key, UNADOPT when it was seen not to. A REINSTALL whose observed.reinstalls_done is below Desired.reinstalls is not complete.
    *
    * @generated from field: slipway.provider.v1.CompletedOperation completed = 9;
    */
   completed?: CompletedOperation | undefined;
+
+  /**
+   * The operation goes on out there by itself, and its end is told by the machine's own callback. Send Release{retry_after} next: the
+   * claim ends, and the credit returns. The item is due again with CalledBack, or after retry_after.
+   *
+   * @generated from field: slipway.provider.v1.Waiting waiting = 10;
+   */
+  waiting?: Waiting | undefined;
 };
 
 /**
@@ -642,6 +677,72 @@ export type Report = Message<"slipway.provider.v1.Report"> & {
  */
 export const ReportSchema: GenMessage<Report> = /*@__PURE__*/
   messageDesc(file_slipway_provider_v1_work, 11);
+
+/**
+ * Waiting says that an operation waits for the machine's own callback: an agent that wipes disks, say. It survives the death of every
+ * instance. Where the time is over and no callback came, the hub takes the operation for failed.
+ *
+ * @generated from message slipway.provider.v1.Waiting
+ */
+export type Waiting = Message<"slipway.provider.v1.Waiting"> & {
+  /**
+   * The operation.
+   *
+   * @generated from field: slipway.provider.v1.Operation operation = 1;
+   */
+  operation: Operation;
+
+  /**
+   * Its generation.
+   *
+   * @generated from field: uint64 operation_generation = 2;
+   */
+  operationGeneration: bigint;
+
+  /**
+   * How long the callback may take. Counted from when the hub hears it first; saying it again while it waits does not prolong it.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 3;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * What is waited for, for people.
+   *
+   * @generated from field: string message = 4;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message slipway.provider.v1.Waiting.
+ * Use `create(WaitingSchema)` to create a new message.
+ */
+export const WaitingSchema: GenMessage<Waiting> = /*@__PURE__*/
+  messageDesc(file_slipway_provider_v1_work, 12);
+
+/**
+ * CalledBack says that machines have given word, or need to be looked at: whoever waits for them is due at once, at any instance. It
+ * proves nothing and changes nothing; whoever claims the item looks for itself. Machines that nothing waits for, or that are paused, are
+ * passed over, and saying it again is harmless.
+ *
+ * @generated from message slipway.provider.v1.CalledBack
+ */
+export type CalledBack = Message<"slipway.provider.v1.CalledBack"> & {
+  /**
+   * Their ids out there.
+   *
+   * @generated from field: repeated string external_ids = 1;
+   */
+  externalIds: string[];
+};
+
+/**
+ * Describes the message slipway.provider.v1.CalledBack.
+ * Use `create(CalledBackSchema)` to create a new message.
+ */
+export const CalledBackSchema: GenMessage<CalledBack> = /*@__PURE__*/
+  messageDesc(file_slipway_provider_v1_work, 13);
 
 /**
  * CompletedOperation says that an operation is done.
@@ -669,7 +770,7 @@ export type CompletedOperation = Message<"slipway.provider.v1.CompletedOperation
  * Use `create(CompletedOperationSchema)` to create a new message.
  */
 export const CompletedOperationSchema: GenMessage<CompletedOperation> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 12);
+  messageDesc(file_slipway_provider_v1_work, 14);
 
 /**
  * Progress is for people who wait.
@@ -704,7 +805,7 @@ export type Progress = Message<"slipway.provider.v1.Progress"> & {
  * Use `create(ProgressSchema)` to create a new message.
  */
 export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 13);
+  messageDesc(file_slipway_provider_v1_work, 15);
 
 /**
  * Observed is what is.
@@ -776,7 +877,7 @@ export type Observed = Message<"slipway.provider.v1.Observed"> & {
   createInDoubt?: boolean | undefined;
 
   /**
-   * Static: its hardware, as an inspection found it.
+   * Static: its hardware, as an inspection found it. Dynamic: of a server that is adopted, its shape at least.
    *
    * @generated from field: slipway.provider.v1.Hardware hardware = 10;
    */
@@ -802,7 +903,7 @@ export type Observed = Message<"slipway.provider.v1.Observed"> & {
  * Use `create(ObservedSchema)` to create a new message.
  */
 export const ObservedSchema: GenMessage<Observed> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 14);
+  messageDesc(file_slipway_provider_v1_work, 16);
 
 /**
  * Hardware is what a machine is made of.
@@ -844,6 +945,27 @@ export type Hardware = Message<"slipway.provider.v1.Hardware"> & {
    * @generated from field: google.protobuf.Struct details = 5;
    */
   details?: JsonObject | undefined;
+
+  /**
+   * How many network cards it has. 0: not known.
+   *
+   * @generated from field: uint32 nics = 6;
+   */
+  nics: number;
+
+  /**
+   * SMBIOS UUID. With serial and macs, what one machine is told from another by, also under another provider.
+   *
+   * @generated from field: string uuid = 7;
+   */
+  uuid: string;
+
+  /**
+   * MAC addresses of its network cards.
+   *
+   * @generated from field: repeated string macs = 8;
+   */
+  macs: string[];
 };
 
 /**
@@ -851,7 +973,7 @@ export type Hardware = Message<"slipway.provider.v1.Hardware"> & {
  * Use `create(HardwareSchema)` to create a new message.
  */
 export const HardwareSchema: GenMessage<Hardware> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 15);
+  messageDesc(file_slipway_provider_v1_work, 17);
 
 /**
  * Address is one network address of a machine.
@@ -879,7 +1001,7 @@ export type Address = Message<"slipway.provider.v1.Address"> & {
  * Use `create(AddressSchema)` to create a new message.
  */
 export const AddressSchema: GenMessage<Address> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 16);
+  messageDesc(file_slipway_provider_v1_work, 18);
 
 /**
  * Condition is a typed current fact.
@@ -928,7 +1050,7 @@ export type Condition = Message<"slipway.provider.v1.Condition"> & {
  * Use `create(ConditionSchema)` to create a new message.
  */
 export const ConditionSchema: GenMessage<Condition> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 17);
+  messageDesc(file_slipway_provider_v1_work, 19);
 
 /**
  * Release ends a claim by the holder's own wish; the credit returns to it.
@@ -972,6 +1094,14 @@ export type Release = Message<"slipway.provider.v1.Release"> & {
     value: Duration;
     case: "retryAfter";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * With retry_after: the generation of the wish that the holder knew. If the wish has moved on meanwhile, the item is due again at once.
+   * 0: not said.
+   *
+   * @generated from field: uint64 generation = 5;
+   */
+  generation: bigint;
 };
 
 /**
@@ -979,7 +1109,7 @@ export type Release = Message<"slipway.provider.v1.Release"> & {
  * Use `create(ReleaseSchema)` to create a new message.
  */
 export const ReleaseSchema: GenMessage<Release> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 18);
+  messageDesc(file_slipway_provider_v1_work, 20);
 
 /**
  * Ack says that a report, and all that follows from it, is committed.
@@ -1000,7 +1130,7 @@ export type Ack = Message<"slipway.provider.v1.Ack"> & {
  * Use `create(AckSchema)` to create a new message.
  */
 export const AckSchema: GenMessage<Ack> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 19);
+  messageDesc(file_slipway_provider_v1_work, 21);
 
 /**
  * Nack says that a report was not stored.
@@ -1035,7 +1165,7 @@ export type Nack = Message<"slipway.provider.v1.Nack"> & {
  * Use `create(NackSchema)` to create a new message.
  */
 export const NackSchema: GenMessage<Nack> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 20);
+  messageDesc(file_slipway_provider_v1_work, 22);
 
 /**
  * Revoked tells a holder that its claim is over.
@@ -1070,7 +1200,7 @@ export type Revoked = Message<"slipway.provider.v1.Revoked"> & {
  * Use `create(RevokedSchema)` to create a new message.
  */
 export const RevokedSchema: GenMessage<Revoked> = /*@__PURE__*/
-  messageDesc(file_slipway_provider_v1_work, 21);
+  messageDesc(file_slipway_provider_v1_work, 23);
 
 /**
  * ItemKind says what is claimed.
@@ -1235,6 +1365,30 @@ export enum Operation {
    * @generated from enum value: OPERATION_REINSTALL = 7;
    */
   REINSTALL = 7,
+
+  /**
+   * Take over a server that is in use, untouched. Never boot it, wipe it or switch it on the strength of this operation.
+   *
+   * Static, a machine's: look at it, prove that it is the one that is meant, and report what it is; complete it then. A request's: its
+   * host runs on the machine already. There is nothing to do but to observe it, and to bring about what is wished of its power.
+   *
+   * Dynamic, a request's: the server MachineSpec.adopt_external_id exists already, and nothing is to be made. Put the ownership key on
+   * it and nothing else, and complete the operation with one report of its external id, power, addresses and hardware. A server that is
+   * not there, that bears any other key, or that is not of the type and in the location ordered is a lasting failure. One that bears
+   * this very key is an adoption half done, and is gone on with. Once it is complete the machine is like any other.
+   *
+   * @generated from enum value: OPERATION_ADOPT = 8;
+   */
+  ADOPT = 8,
+
+  /**
+   * Dynamic: an adoption is given up before its host was READY. Take the ownership key off MachineSpec.adopt_external_id where it is this
+   * very one, see that it is off, and complete the operation. A server that is gone, or bears another key or none, is success. Never
+   * delete, switch or change anything else: the server was never ours.
+   *
+   * @generated from enum value: OPERATION_UNADOPT = 9;
+   */
+  UNADOPT = 9,
 }
 
 /**
