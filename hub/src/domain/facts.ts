@@ -51,6 +51,9 @@ export interface Hardware {
   readonly model?: string
   readonly serial?: string
   readonly details?: JsonObject
+  readonly nics?: number
+  readonly uuid?: string
+  readonly macs?: readonly string[]
 }
 
 export type FailureCode =
@@ -108,6 +111,8 @@ export const eventReasons = [
   'ProviderAdded',
   'ProviderUpdated',
   'ProviderDeleted',
+  'CapacityHeld',
+  'CapacityReleased',
   'ProviderConnected',
   'ProviderDisconnected',
   'ProviderUnhealthy',
@@ -116,9 +121,49 @@ export const eventReasons = [
   'ProviderUndrained',
   'ConfigurationAccepted',
   'ConfigurationRefused',
+  'CredentialsProven',
   'JoinTokenCreated',
   'InstanceEnrolled',
   'JoinTokenMisused',
+  'ProviderClaimed',
+  'ProviderReleased',
+  'PoolCreated',
+  'PoolUpdated',
+  'PoolDeleted',
+  // secret
+  'SecretCreated',
+  'SecretUpdated',
+  'SecretRotated',
+  'SecretDeleted',
+  // tenancy
+  'OrganizationCreated',
+  'OrganizationUpdated',
+  'OrganizationDeleted',
+  'WorkspaceCreated',
+  'WorkspaceUpdated',
+  'WorkspaceDeleted',
+  'WorkspaceShareSet',
+  'PrincipalCreated',
+  'PrincipalUpdated',
+  'PrincipalDeleted',
+  'RoleBound',
+  'RoleUnbound',
+  'TokenCreated',
+  'TokenRevoked',
+  'SignedIn',
+  'IdentityLinked',
+  'IdentityUnlinked',
+  // quota
+  'QuotaCreated',
+  'QuotaUpdated',
+  'QuotaDeleted',
+  // price
+  'PriceListCreated',
+  'PriceListUpdated',
+  'PriceListDeleted',
+  'BillingAgreementCreated',
+  'BillingAgreementUpdated',
+  'BillingAgreementDeleted',
   // class
   'ClassCreated',
   'ClassUpdated',
@@ -137,7 +182,22 @@ export const eventReasons = [
   'HostUpdated',
   'HostReleasing',
   'HostReleased',
+  'HostExpiring',
+  'HostExpired',
+  'HostExpiryHeld',
   'PhonedHome',
+  // host set
+  'HostSetCreated',
+  'HostSetUpdated',
+  'HostSetReady',
+  'HostSetPaused',
+  'HostSetResumed',
+  'HostSetRolloutFailed',
+  'HostSetOrderRefused',
+  'HostSetMembersOrdered',
+  'HostSetMemberReleased',
+  'HostSetDeleting',
+  'HostSetDeleted',
   // request
   'RequestCreated',
   'RequestClaimed',
@@ -156,6 +216,15 @@ export const eventReasons = [
   'MachineStateChanged',
   'MachineFailed',
   'MachineRetried',
+  'MachineWaitOver',
+  'MachineMaintenanceBegun',
+  'MachineMaintenanceEnded',
+  'MachineHeld',
+  'MachineUnheld',
+  'HostAdopting',
+  'MachineAdopting',
+  'MachineAdopted',
+  'MachineMoved',
   'MachineUpdated',
   'MachineDeleted',
   'MachineVanished',
@@ -166,6 +235,9 @@ export const eventReasons = [
   'Reinstalled',
   'RescueWished',
   'RescueChanged',
+  // what providers tell in their own words
+  'ProviderReported',
+  'ProviderReportsDropped',
   // out there
   'OrphanSeen',
   'OrphanGone',

@@ -69,12 +69,18 @@ for (const lifecycle of lifecycles) {
 void t.test('machines: the kinds of states are kept', async (t) => {
   for (const move of machineTransitions) {
     const kinds = machineStateKinds
-    if (kinds[move.from] === 'failed' && move.to !== 'GONE')
+    if (kinds[move.from] === 'failed' && !['GONE', 'DISCOVERED'].includes(move.to))
       t.equal(kinds[move.to], 'doing', `${move.from} is left by work, never straight to use`)
     if (move.to === 'AVAILABLE')
       t.ok(['cleaned', 'unallocated'].includes(move.event), 'only a wipe, or nothing at all, makes a machine available')
   }
   for (const state of machineStates) {
+    if (machineStateKinds[state] === 'waiting') {
+      const doing = machineTransitions.filter((move) => move.to === state)
+      t.ok(doing.length > 0 && doing.every((move) => machineStateKinds[move.from] === 'doing'), `${state} follows work`)
+      const ways = machineTransitions.filter((move) => move.from === state).map((move) => machineStateKinds[move.to])
+      t.ok(ways.includes('failed') && ways.includes('doing'), `${state} ends in failure or in another try`)
+    }
     if (machineStateKinds[state] !== 'doing') continue
     const failed = machineTransitions.find((move) => move.from === state && machineStateKinds[move.to] === 'failed')
     t.ok(failed, `${state} can fail`)

@@ -41,6 +41,18 @@ export function hostName(workspace: string, id: string): string {
   return `workspaces/${workspace}/hosts/${id}`
 }
 
+/** `workspaces/{workspace}/hostSets/{id}`. */
+export function hostSetName(workspace: string, id: string): string {
+  return `workspaces/${workspace}/hostSets/${id}`
+}
+
+/** The workspace and id in a host set's resource name. @throws HubError INVALID_FIELD. */
+export function parseHostSetName(name: string, field = 'name'): { readonly workspace: string; readonly id: string } {
+  const match = /^workspaces\/([^/]+)\/hostSets\/([^/]+)$/.exec(name)
+  if (match?.[1] !== undefined && match[2] !== undefined) return { workspace: match[1], id: match[2] }
+  throw malformed(field, 'workspaces/{workspace}/hostSets/{id}', name)
+}
+
 const collections = {
   provider: 'providers',
   machine_class: 'machineClasses',
@@ -48,6 +60,10 @@ const collections = {
   machine_request: 'machineRequests',
   event: 'events',
   workspace: 'workspaces',
+  token: 'tokens',
+  organization: 'organizations',
+  price_list: 'priceLists',
+  provider_pool: 'providerPools',
 } as const
 
 export type Collection = keyof typeof collections
@@ -90,4 +106,112 @@ export function parseHostName(name: string, field = 'name'): { readonly workspac
   if (match?.[1] !== undefined && match[2] !== undefined) return { workspace: match[1], id: match[2] }
   const description = `must be of the form workspaces/{workspace}/hosts/{id}, but is «${name.slice(0, 100)}»`
   throw new HubError('INVALID_FIELD', `${field}: ${description}`, { violations: [{ field, description }] })
+}
+
+/** `organizations/{organization}/secrets/{id}`. */
+export function secretName(organization: string, id: string): string {
+  return `organizations/${organization}/secrets/${id}`
+}
+
+/** The organization and id in a secret's resource name. @throws HubError INVALID_FIELD. */
+export function parseSecretName(name: string, field = 'name'): { readonly organization: string; readonly id: string } {
+  return parseInOrganization('secrets', name, field)
+}
+
+/** `organizations/{organization}/quotas/{id}`. */
+export function quotaName(organization: string, id: string): string {
+  return `organizations/${organization}/quotas/${id}`
+}
+
+/** The organization and id in a quota's resource name. @throws HubError INVALID_FIELD. */
+export function parseQuotaName(name: string, field = 'name'): { readonly organization: string; readonly id: string } {
+  return parseInOrganization('quotas', name, field)
+}
+
+/** `organizations/{organization}/billingAgreements/{id}`. */
+export function agreementName(organization: string, id: string): string {
+  return `organizations/${organization}/billingAgreements/${id}`
+}
+
+/** The organization and id in a billing agreement's resource name. @throws HubError INVALID_FIELD. */
+export function parseAgreementName(
+  name: string,
+  field = 'name',
+): { readonly organization: string; readonly id: string } {
+  return parseInOrganization('billingAgreements', name, field)
+}
+
+function parseInOrganization(collection: string, name: string, field: string) {
+  const [first, organization = '', second, id = '', ...rest] = name.split('/')
+  if (first === 'organizations' && second === collection && organization !== '' && id !== '' && rest.length === 0)
+    return { organization, id }
+  const description = `must be of the form organizations/{organization}/${collection}/{id}, but is «${name.slice(0, 100)}»`
+  throw new HubError('INVALID_FIELD', `${field}: ${description}`, { violations: [{ field, description }] })
+}
+
+function malformed(field: string, form: string, name: string): HubError {
+  const description = `must be of the form ${form}, but is «${name.slice(0, 100)}»`
+  return new HubError('INVALID_FIELD', `${field}: ${description}`, { violations: [{ field, description }] })
+}
+
+/** `organizations/{organization}/principals/{id}`, or `principals/{id}` for one of the hub itself. */
+export function principalName(organization: string | null, id: string): string {
+  return organization === null ? `principals/${id}` : `organizations/${organization}/principals/${id}`
+}
+
+/** The organization (null: the hub itself) and id in a principal's resource name. @throws HubError INVALID_FIELD. */
+export function parsePrincipalName(
+  name: string,
+  field = 'name',
+): { readonly organization: string | null; readonly id: string } {
+  const match = /^(?:organizations\/([^/]+)\/)?principals\/([^/]+)$/.exec(name)
+  if (match?.[2] !== undefined) return { organization: match[1] ?? null, id: match[2] }
+  throw malformed(field, 'organizations/{organization}/principals/{id} or principals/{id}', name)
+}
+
+/** The name of an identity: that of its principal, and its own. */
+export function identityName(principal: string, id: string): string {
+  return `${principal}/identities/${id}`
+}
+
+/** The principal's name and the id in an identity's resource name. @throws HubError INVALID_FIELD. */
+export function parseIdentityName(name: string, field = 'name'): { readonly principal: string; readonly id: string } {
+  const match = /^((?:organizations\/[^/]+\/)?principals\/[^/]+)\/identities\/([^/]+)$/.exec(name)
+  if (match?.[1] === undefined || match[2] === undefined) throw malformed(field, '{principal}/identities/{id}', name)
+  return { principal: match[1], id: match[2] }
+}
+
+/** Where a role is bound, or something else of tenancy is kept. Both null: the whole hub. */
+export interface ScopeName {
+  readonly organization: string | null
+  readonly workspace: string | null
+}
+
+/** `organizations/{id}`, `workspaces/{id}`, or nothing for the whole hub. */
+export function scopeName({ organization, workspace }: ScopeName): string {
+  if (workspace !== null) return resourceName('workspace', workspace)
+  return organization === null ? '' : resourceName('organization', organization)
+}
+
+/** @throws HubError INVALID_FIELD. */
+export function parseScopeName(name: string, field = 'parent'): ScopeName {
+  if (name === '') return { organization: null, workspace: null }
+  const match = /^(organizations|workspaces)\/([^/]+)$/.exec(name)
+  if (match?.[2] === undefined) throw malformed(field, 'organizations/{id} or workspaces/{id}, or empty', name)
+  return match[1] === 'workspaces'
+    ? { organization: null, workspace: match[2] }
+    : { organization: match[2], workspace: null }
+}
+
+/** The name of a role binding: that of its scope, and its own. */
+export function bindingName(scope: ScopeName, id: string): string {
+  const parent = scopeName(scope)
+  return parent === '' ? `roleBindings/${id}` : `${parent}/roleBindings/${id}`
+}
+
+/** @throws HubError INVALID_FIELD. */
+export function parseBindingName(name: string, field = 'name'): { readonly scope: ScopeName; readonly id: string } {
+  const match = /^(?:((?:organizations|workspaces)\/[^/]+)\/)?roleBindings\/([^/]+)$/.exec(name)
+  if (match?.[2] === undefined) throw malformed(field, '{scope}/roleBindings/{id} or roleBindings/{id}', name)
+  return { scope: parseScopeName(match[1] ?? '', field), id: match[2] }
 }

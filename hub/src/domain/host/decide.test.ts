@@ -68,6 +68,7 @@ function requestOf(over: Partial<RequestView> = {}): RequestView {
     providerName: 'fsn1',
     state: 'PROVISIONING',
     operation: 'PROVISION',
+    adoptExternalId: null,
     reinstallWishedAt: null,
     desiredPresence: 'PRESENT',
     presence: 'UNKNOWN',
@@ -81,6 +82,8 @@ function requestOf(over: Partial<RequestView> = {}): RequestView {
     power: null,
     progress: null,
     lastError: null,
+    pausedAt: null,
+    pausedMs: 0,
     createdAt: start,
     provisionedAt: null,
     phonedHomeAt: null,
@@ -178,6 +181,40 @@ void t.test('an error stays until the host is READY, whatever is tried meanwhile
   })
   const going = decideHost(viewOf({ ...failing.host }, { lastError: null }))
   t.match(going.host.lastError, retried)
+})
+
+void t.test('a server that was to be adopted is replaced by no other', async (t) => {
+  const bootstrap = { ...hostOf().bootstrap, phoneHome: false }
+  const adopting = { operation: 'ADOPT', adoptExternalId: 's-1' } as const
+  const taken = decideHost(viewOf({ state: 'PLACED', bootstrap }, adopting))
+  t.match(taken, {
+    host: { state: 'PROVISIONING', stateMessage: 'Provider fsn1 is taking over server s-1' },
+    action: { kind: 'none' },
+  })
+  const ready = decideHost(viewOf({ state: 'PROVISIONING', bootstrap }, { ...adopting, ...provisioned }))
+  t.equal(ready.host.state, 'READY')
+  for (const code of ['CAPACITY', 'CONFLICT'] as const) {
+    const ended = { ...adopting, state: 'GONE', desiredPresence: 'ABSENT', lastError: failure(code) } as const
+    t.match(decideHost(viewOf({ state: 'PROVISIONING', bootstrap }, ended)), {
+      host: { state: 'ERROR', lastError: { code } },
+      action: { kind: 'none' },
+    })
+  }
+  const late = viewOf({ state: 'PROVISIONING', bootstrap }, adopting, { now: after(120 * minute) })
+  t.match(decideHost(late), {
+    host: { state: 'ERROR', lastError: { code: 'TIMEOUT', message: /^Adopting was not done/ } },
+    action: { kind: 'deprovision' },
+  })
+  const unclaimed = { ...adopting, state: 'PENDING', neverClaimed: true } as const
+  t.match(decideHost(viewOf({ state: 'RELEASING' }, unclaimed)), {
+    host: { state: 'RELEASED' },
+    action: { kind: 'cancel-request' },
+  })
+  const leaving = { ...adopting, operation: 'UNADOPT', desiredPresence: 'ABSENT', state: 'DEPROVISIONING' } as const
+  t.match(
+    decideHost(viewOf({ state: 'RELEASING' }, leaving)).host.stateMessage,
+    'let go of server s-1, which stays as it is',
+  )
 })
 
 void t.test('a place that has none is left for another one, once nothing of it exists', async (t) => {

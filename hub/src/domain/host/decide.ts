@@ -3,12 +3,12 @@ import { riseConditions, toConditionReason, type HostConditionType } from './con
 import { endedAttempt } from './phases/attempt.js'
 import { follow } from './phases/follow.js'
 import { error, place } from './phases/place.js'
-import { deadlines, isRegistered, provision, vanished } from './phases/provision.js'
+import { adopt, deadlines, isRegistered, provision, vanished } from './phases/provision.js'
 import { release } from './phases/release.js'
 import { isLive, type HostDecision, type HostRecord, type HostView, type Phase, type RequestView } from './record.js'
 
 /** In this order; each sees the host as the one before left it. The last one always decides. */
-const phases: readonly Phase[] = [follow, release, error, place, endedAttempt, vanished, provision, deadlines]
+const phases: readonly Phase[] = [follow, release, error, place, endedAttempt, vanished, adopt, provision, deadlines]
 
 /** What becomes of a host, from all that is known. The same view gives the same decision. */
 export function decideHost(view: HostView): HostDecision {

@@ -19,6 +19,35 @@ export interface PlacementWish {
   readonly locations: readonly string[]
   /** 0: no limit. */
   readonly maxHourlyMicros: number
+  /** Of providers. Absent: any. */
+  readonly regions?: readonly string[]
+  /** All of which a provider must promise. Absent: nothing. */
+  readonly residency?: readonly string[]
+  /** Other hosts of the workspace to be near to or apart from. */
+  readonly affinities?: readonly HostAffinity[]
+  /** What to be spread over, the first before the second. */
+  readonly spread?: readonly SpreadWish[]
+}
+
+export const failureDomains = ['PROVIDER', 'LOCATION', 'RACK'] as const
+/** What fails together. */
+export type FailureDomain = (typeof failureDomains)[number]
+
+/** A wish about where other hosts of the workspace are. */
+export interface HostAffinity {
+  readonly side: 'NEAR' | 'APART'
+  readonly domain: FailureDomain
+  /** Of the other hosts; never empty. */
+  readonly labelSelector: string
+  /** Rather wait than be placed otherwise. */
+  readonly required: boolean
+}
+
+/** The fewest of these hosts in one domain are best. */
+export interface SpreadWish {
+  readonly domain: FailureDomain
+  /** Of the other hosts; empty: the members of the host's own set, or else all of its workspace. */
+  readonly labelSelector: string
 }
 
 /** A place that was tried and left. */
@@ -53,6 +82,8 @@ export interface MachineSelector {
   readonly provider: string
   readonly providerData: JsonObject
   readonly price?: Price
+  /** Only machines with at least so many network cards. */
+  readonly minNics?: number
 }
 
 export interface ClassBootstrap {

@@ -13,19 +13,39 @@ export function describeMaking(request: RequestView, connection: ConnectionView)
   if (connection.connectedSince === null) {
     return `Provider ${request.providerName} is out of reach; it goes on once an instance connects`
   }
+  if (request.pausedAt !== null) return describePause(request)
   if (request.state === 'PENDING') return `Waiting for an instance of provider ${request.providerName} to take it up`
-  const work = request.operation === 'REINSTALL' ? 'reinstalling' : 'making'
-  return describeWork(request) ?? `Provider ${request.providerName} is ${work} its machine`
+  return describeWork(request) ?? `Provider ${request.providerName} is ${workOf(request)}`
 }
 
-/** How the removal of a machine goes. */
+function workOf({ operation, adoptExternalId }: RequestView): string {
+  if (operation === 'ADOPT' && adoptExternalId !== null) return `taking over server ${adoptExternalId}`
+  return `${operation === 'REINSTALL' ? 'reinstalling' : 'making'} its machine`
+}
+
+/** How the removal of a machine goes, or how a server is let go of that was to be adopted. */
 export function describeRemoval(request: RequestView, connection: ConnectionView): string {
+  if (request.operation === 'UNADOPT') return describeLettingGo(request, connection)
   if (connection.connectedSince === null) {
     return `Waiting for provider ${request.providerName}, which is out of reach, to remove its machine`
   }
+  if (request.pausedAt !== null) return describePause(request)
   if (request.state !== 'DEPROVISIONING')
     return `Waiting for an instance of provider ${request.providerName} to take the removal up`
   return describeWork(request) ?? `Provider ${request.providerName} is removing its machine`
+}
+
+function describeLettingGo(request: RequestView, connection: ConnectionView): string {
+  const what = `let go of server ${request.adoptExternalId ?? ''}, which stays as it is`
+  if (connection.connectedSince === null)
+    return `Waiting for provider ${request.providerName}, which is out of reach, to ${what}`
+  if (request.state !== 'DEPROVISIONING')
+    return `Waiting for an instance of provider ${request.providerName} to ${what}`
+  return describeWork(request) ?? `Provider ${request.providerName} is to ${what}`
+}
+
+function describePause({ machineName }: RequestView): string {
+  return `Its machine ${machineName ?? ''} is in maintenance or held; it goes on once a person ends that`
 }
 
 function describeWork({ lastError, progress }: RequestView): string | undefined {

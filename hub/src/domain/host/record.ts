@@ -41,6 +41,8 @@ export interface RequestView {
   readonly state: RequestState
   /** REINSTALL also once it is done: from the first one on, the machine is one to be kept. */
   readonly operation: RequestOperation
+  /** The server that it takes over, by its id out there. Null: its machine is made, or is one of a static provider. */
+  readonly adoptExternalId: string | null
   /** When the latest reinstall was wished for. */
   readonly reinstallWishedAt: Date | null
   readonly desiredPresence: 'PRESENT' | 'ABSENT'
@@ -56,6 +58,10 @@ export interface RequestView {
   readonly progress: Progress | null
   readonly lastError: LastError | null
   readonly createdAt: Date
+  /** Since when its machine is left alone; null: it is not. */
+  readonly pausedAt: Date | null
+  /** For how long it was, since its present deadline began to count. */
+  readonly pausedMs: number
   readonly provisionedAt: Date | null
   readonly phonedHomeAt: Date | null
   readonly forgottenBy: string | null
@@ -90,6 +96,8 @@ export type HostAction =
   | { readonly kind: 'cancel-request'; readonly lastError: LastError | null }
   /** Wish that nothing of the request exists. `failure`: it is given up for that reason. */
   | { readonly kind: 'deprovision'; readonly failure: LastError | null }
+  /** Its machine, which was in use already, was looked at and is the host's from here on. */
+  | { readonly kind: 'adopt' }
 
 export interface HostDecision {
   readonly host: HostRecord

@@ -29,6 +29,7 @@ function record(overrides: Partial<MachineRecord> = {}): MachineRecord {
     conditions: [],
     lastError: null,
     attempt: 0,
+    waiting: null,
     ...overrides,
   }
 }
@@ -84,6 +85,37 @@ void t.test('a failure that cannot be cured is not tried again', async (t) => {
     const outcome = apply(record({ state, operation }), { failure: { ...refused, retryable: false } })
     t.match(outcome, { record: { state: failedState }, nextOperation: null }, state)
   }
+})
+
+void t.test('a machine that works by itself is waited for, until it is done, fails, or fails for good', async (t) => {
+  const waiting = (machine: MachineRecord, timeoutMs = 60_000): ReportFacts => ({
+    waiting: {
+      operation: machine.operation ?? '',
+      operationGeneration: machine.operationGeneration,
+      timeoutMs,
+      message: 'the wipe',
+    },
+  })
+  const cleaning = record({ state: 'CLEANING', operation: 'CLEAN' })
+  const waits = apply(cleaning, waiting(cleaning)).record
+  t.match(waits, { state: 'CLEAN_WAIT', waiting: { message: 'the wipe', until: new Date(now.getTime() + 60_000) } })
+  t.strictSame(apply(waits, waiting(waits, 999_000)).record.waiting, waits.waiting, 'its deadline stands')
+  t.match(apply(waits, { observed: { power: 'ON' } }).record, { state: 'CLEAN_WAIT' }, 'a look changes nothing')
+  t.match(apply(waits, done(waits)).record, { state: 'AVAILABLE', waiting: null })
+  t.match(apply(waits, { failure: refused }).record, { state: 'CLEANING', waiting: null, attempt: 1 }, 'tried again')
+  const final = apply(waits, { failure: { ...refused, retryable: false } })
+  t.match(final, { record: { state: 'CLEAN_FAILED', waiting: null }, nextOperation: null })
+  const stale = { ...waiting(cleaning).waiting, operationGeneration: 7 }
+  t.match(apply(cleaning, { waiting: stale as never }).record, { state: 'CLEANING', waiting: null })
+  const verifying = record()
+  t.match(apply(verifying, waiting(verifying)).record, { state: 'VERIFYING' }, 'there is nothing to wait for')
+})
+
+void t.test('a server in use is ACTIVE once it was looked at, and nothing follows', async (t) => {
+  const adopting = record({ state: 'ADOPTING', operation: 'ADOPT' })
+  t.match(apply(adopting, done(adopting)), { record: { state: 'ACTIVE' }, nextOperation: null })
+  const failed = apply(adopting, { failure: { ...refused, retryable: false } })
+  t.match(failed, { record: { state: 'ADOPT_FAILED' }, nextOperation: null })
 })
 
 void t.test('an inspection tells the hardware, and an AVAILABLE machine may be switched', async (t) => {

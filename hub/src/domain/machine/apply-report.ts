@@ -1,7 +1,15 @@
 import type { Address, Condition, EventDraft, Hardware, JsonObject, LastError, PowerState } from '../facts.js'
 import { mergeConditions, nextLastError, type ReportFacts } from '../request/apply-report.js'
-import { afterOperation, doingOperation } from './lifecycle.js'
+import {
+  afterOperation,
+  doingOperation,
+  isWaiting,
+  stateAfterWaiting,
+  stateWhileWaiting,
+  waitingOperation,
+} from './lifecycle.js'
 import type { MachineOperation, MachineState } from './machine.js'
+import { nextWait, type MachineWait } from './wait.js'
 
 /** A static machine's own work, as far as reports concern it. */
 export interface MachineRecord {
@@ -23,6 +31,8 @@ export interface MachineRecord {
   readonly conditions: readonly Condition[]
   readonly lastError: LastError | null
   readonly attempt: number
+  /** In a waiting state: what for. */
+  readonly waiting: MachineWait | null
 }
 
 export interface MachineOutcome {
@@ -38,6 +48,7 @@ export const maxMachineAttempts: Readonly<Record<MachineOperation, number>> = {
   INSPECT: 5,
   CLEAN: 3,
   POWER: 10,
+  ADOPT: 5,
 }
 
 /** What a report makes of a static machine. It has been checked before that it comes from the holder, under the present fence. */
@@ -59,12 +70,12 @@ export function applyMachineReport(
     const operation = record.operation ?? 'POWER'
     const final = !report.failure.retryable || attempt >= maxMachineAttempts[operation]
     const lastError = nextLastError(report.failure, attempt, now, final ? undefined : nextAttemptAt)
-    const failed: MachineRecord = { ...record, attempt, lastError }
+    const failed: MachineRecord = { ...(final ? record : resume(record)), attempt, lastError }
     if (!final) {
       events.push(
         event(record, 'AttemptFailed', 'WARNING', `${operation}: ${report.failure.code}: ${report.failure.message}`),
       )
-      return { record: failed, events, nextOperation: undefined }
+      return { record: failed, events: [...events, ...moved(record, failed)], nextOperation: undefined }
     }
     const outcome = move(failed, afterOperation(record.state, operation, 'failed'), null)
     events.push(
@@ -86,7 +97,25 @@ export function applyMachineReport(
     const outcome = move({ ...record, attempt: 0, lastError: null }, next, doingOperation(next))
     return { ...outcome, events: [...events, ...outcome.events] }
   }
-  return { record, events, nextOperation: undefined }
+  const waited = wait(record, report, now)
+  return { record: waited, events: [...events, ...moved(record, waited)], nextOperation: undefined }
+}
+
+/** The machine's own callback is waited for from here on, if the report says so. */
+function wait(record: MachineRecord, { waiting }: ReportFacts, now: Date): MachineRecord {
+  if (waiting?.operation !== record.operation || waiting.operationGeneration !== record.operationGeneration)
+    return record
+  const operation = waitingOperation(record.operation)
+  if (operation === undefined) return record
+  const state = isWaiting(record.state) ? record.state : stateWhileWaiting(record.state, operation)
+  return state === undefined ? record : { ...record, state, waiting: nextWait(record.waiting, waiting, now) }
+}
+
+/** A try is over: nobody calls back for it any more. */
+function resume(record: MachineRecord): MachineRecord {
+  const operation = waitingOperation(record.operation)
+  const state = operation === undefined ? undefined : stateAfterWaiting(record.state, operation)
+  return state === undefined ? record : { ...record, state, waiting: null }
 }
 
 function observe(before: MachineRecord, report: ReportFacts, now: Date): MachineRecord {
@@ -107,9 +136,13 @@ function observe(before: MachineRecord, report: ReportFacts, now: Date): Machine
 }
 
 function move(record: MachineRecord, state: MachineState, nextOperation: MachineOperation | null): MachineOutcome {
-  const events =
-    state === record.state ? [] : [event(record, 'MachineStateChanged', 'INFO', `${record.state} → ${state}`)]
-  return { record: { ...record, state }, events, nextOperation }
+  const after = { ...record, state, waiting: isWaiting(state) ? record.waiting : null }
+  return { record: after, events: moved(record, after), nextOperation }
+}
+
+function moved(before: MachineRecord, { state }: MachineRecord): readonly EventDraft[] {
+  if (state === before.state) return []
+  return [event(before, 'MachineStateChanged', 'INFO', `${before.state} → ${state}`)]
 }
 
 function event(

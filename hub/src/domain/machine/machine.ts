@@ -20,4 +20,4 @@ export const machineStates = [
 ] as const
 export type MachineState = (typeof machineStates)[number]
 
-export type MachineOperation = 'VERIFY' | 'INSPECT' | 'CLEAN' | 'POWER'
+export type MachineOperation = 'VERIFY' | 'INSPECT' | 'CLEAN' | 'POWER' | 'ADOPT'

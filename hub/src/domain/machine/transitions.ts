@@ -33,14 +33,17 @@ export const machineEvents = [
   'verify-failed',
   'inspect-started',
   'inspect-waits',
+  'inspect-resumed',
   'inspected',
   'inspect-failed',
   'clean-waits',
+  'clean-resumed',
   'cleaned',
   'clean-failed',
   'allocated',
   'unallocated',
   'provision-waits',
+  'provision-resumed',
   'provisioned',
   'provision-failed',
   'reinstall',
@@ -48,6 +51,8 @@ export const machineEvents = [
   'adopt',
   'adopted',
   'adopt-failed',
+  'unadopted',
+  'moved',
   'retry',
   'gone',
 ] as const
@@ -65,13 +70,18 @@ const goneFrom: readonly MachineState[] = (Object.keys(machineStateKinds) as Mac
   (state) => state !== 'GONE',
 )
 
+function movedBy(to: MachineState, from: readonly MachineState[]): readonly MachineTransition[] {
+  const why = 'a person puts it under another provider, which looks at it anew'
+  return from.map((state) => ({ from: state, event: 'moved', to, why }))
+}
+
 /** Every move that a machine can make. What is not listed is not possible. */
 export const machineTransitions: readonly MachineTransition[] = [
   {
     from: 'DISCOVERED',
     event: 'accept',
     to: 'VERIFYING',
-    why: 'a person takes it into service, or its provider accepts at once',
+    why: 'a person takes it into service, a rule of its provider fits, or its provider accepts at once',
   },
   { from: 'DISCOVERED', event: 'adopt', to: 'ADOPTING', why: 'a server in use is taken over as it is' },
   { from: 'VERIFYING', event: 'verified', to: 'MANAGEABLE', why: 'address and credentials work' },
@@ -87,6 +97,12 @@ export const machineTransitions: readonly MachineTransition[] = [
     to: 'INSPECT_FAILED',
     why: 'it called back with a failure, or not in time',
   },
+  {
+    from: 'INSPECT_WAIT',
+    event: 'inspect-resumed',
+    to: 'INSPECTING',
+    why: 'a try failed, and another is made',
+  },
   { from: 'CLEANING', event: 'cleaned', to: 'AVAILABLE', why: 'it is wiped and powered off' },
   { from: 'CLEANING', event: 'clean-waits', to: 'CLEAN_WAIT', why: 'the wipe runs on the machine itself' },
   { from: 'CLEANING', event: 'clean-failed', to: 'CLEAN_FAILED', why: 'it could not be wiped: quarantined' },
@@ -97,6 +113,7 @@ export const machineTransitions: readonly MachineTransition[] = [
     to: 'CLEAN_FAILED',
     why: 'it called back with a failure, or not in time',
   },
+  { from: 'CLEAN_WAIT', event: 'clean-resumed', to: 'CLEANING', why: 'a try failed, and another is made' },
   { from: 'AVAILABLE', event: 'allocated', to: 'PROVISIONING', why: 'an order takes it' },
   {
     from: 'PROVISIONING',
@@ -120,11 +137,25 @@ export const machineTransitions: readonly MachineTransition[] = [
     to: 'PROVISION_FAILED',
     why: 'it called back with a failure, or not in time',
   },
+  { from: 'PROVISION_WAIT', event: 'provision-resumed', to: 'PROVISIONING', why: 'a try failed, and another is made' },
   { from: 'PROVISION_WAIT', event: 'released', to: 'CLEANING', why: 'its request is gone' },
+  { from: 'PROVISION_WAIT', event: 'reinstall', to: 'PROVISIONING', why: 'its host wants yet another system on it' },
   { from: 'ACTIVE', event: 'reinstall', to: 'PROVISIONING', why: 'its host wants a new system on it' },
   { from: 'ACTIVE', event: 'released', to: 'CLEANING', why: 'its request is gone' },
   { from: 'ADOPTING', event: 'adopted', to: 'ACTIVE', why: 'the server in use is known' },
   { from: 'ADOPTING', event: 'adopt-failed', to: 'ADOPT_FAILED', why: 'it cannot be taken over' },
+  { from: 'ADOPTING', event: 'unadopted', to: 'DISCOVERED', why: 'its host was released before; nothing was touched' },
+  {
+    from: 'ADOPT_FAILED',
+    event: 'unadopted',
+    to: 'DISCOVERED',
+    why: 'its host was released before; nothing was touched',
+  },
+  { from: 'ADOPTING', event: 'released', to: 'CLEANING', why: 'its request is gone' },
+  { from: 'ADOPT_FAILED', event: 'released', to: 'CLEANING', why: 'its request is gone' },
+  { from: 'ACTIVE', event: 'moved', to: 'ADOPTING', why: 'a person puts it under another provider; its host keeps it' },
+  ...movedBy('ADOPTING', ['ADOPTING', 'ADOPT_FAILED']),
+  ...movedBy('VERIFYING', ['MANAGEABLE', 'AVAILABLE', 'VERIFY_FAILED', 'INSPECT_FAILED', 'CLEAN_FAILED']),
   { from: 'VERIFY_FAILED', event: 'retry', to: 'VERIFYING', why: 'a person' },
   { from: 'INSPECT_FAILED', event: 'retry', to: 'INSPECTING', why: 'a person' },
   {

@@ -26,6 +26,7 @@ export const keepReasons = [
   'FOREIGN_HUB',
   'KEY_UNREADABLE',
   'REQUEST_LIVE',
+  'ADOPTION',
   'KEPT_BY_PERSON',
   'REMOVAL_UNSUPPORTED',
   'POLICY_REPORTS',
@@ -52,6 +53,8 @@ export interface RequestFacts {
   readonly state: RequestState
   readonly goneAt: Date | null
   readonly createInDoubt: boolean
+  /** It was to take over a server that existed before, and its host was not known to be READY when it went. */
+  readonly wasAdopting: boolean
 }
 
 /** One orphan, as our records tell of it after a listing has shown it. */

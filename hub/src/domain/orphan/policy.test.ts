@@ -23,7 +23,13 @@ const around: Surroundings = {
   restoreGraceMs: 24 * 60 * minutes,
   stopped: false,
 }
-const gone: RequestFacts = { name: 'r-1', state: 'GONE', goneAt: ago(60 * minutes), createInDoubt: false }
+const gone: RequestFacts = {
+  name: 'r-1',
+  state: 'GONE',
+  goneAt: ago(60 * minutes),
+  createInDoubt: false,
+  wasAdopting: false,
+}
 const orphan: OrphanFacts = {
   id: 'a',
   ownershipKey: ownershipKey(hubId, requestId),
@@ -61,6 +67,7 @@ const breaches: readonly Breach[] = [
     orphan: { request: { ...gone, state, goneAt: null } },
   })),
   { reason: 'REQUEST_LIVE', orphan: { externalIdInUse: true } },
+  { reason: 'ADOPTION', orphan: { request: { ...gone, wasAdopting: true } } },
   { reason: 'KEPT_BY_PERSON', orphan: { keptBy: 'token/1' } },
   { reason: 'REMOVAL_UNSUPPORTED', around: { canRemove: false } },
   { reason: 'POLICY_REPORTS', around: { policy: { ...around.policy, mode: 'REPORT' } } },
@@ -105,7 +112,13 @@ void t.test('each rule keeps by itself, and says so', async (t) => {
 })
 
 void t.test('a person overrides what the policy is careful about, and nothing else', async (t) => {
-  const untouchable: readonly KeepReason[] = ['FOREIGN_HUB', 'KEY_UNREADABLE', 'REQUEST_LIVE', 'REMOVAL_UNSUPPORTED']
+  const untouchable: readonly KeepReason[] = [
+    'FOREIGN_HUB',
+    'KEY_UNREADABLE',
+    'REQUEST_LIVE',
+    'ADOPTION',
+    'REMOVAL_UNSUPPORTED',
+  ]
   for (const breach of breaches) {
     const kept = keptFromEverybody({ ...orphan, ...breach.orphan }, { ...around, ...breach.around })
     t.equal(kept?.reason, untouchable.includes(breach.reason) ? breach.reason : undefined, JSON.stringify(breach))
@@ -167,6 +180,7 @@ const someOrphan = fc.record<OrphanFacts>({
       state: fc.constantFrom('PENDING', 'PROVISIONED', 'GONE'),
       goneAt: fc.option(fc.integer({ min: 0, max: 20 }).map((count) => ago(count * minutes))),
       createInDoubt: fc.boolean(),
+      wasAdopting: fc.boolean(),
     }),
     { nil: undefined },
   ),

@@ -31,6 +31,13 @@ const binding: readonly Rule[] = [
       return `${request.name} is ${request.state}: what it does not need is for its own provider to remove`
     },
   },
+  {
+    reason: 'ADOPTION',
+    keeps: ({ request }) =>
+      request?.wasAdopting === true
+        ? `${request.name} was to adopt it, and did not: it was there before, and is not ours; take the key off it by hand`
+        : undefined,
+  },
 ]
 
 const unsupported: Rule = {

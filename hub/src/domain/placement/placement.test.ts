@@ -8,10 +8,13 @@ import {
   judgePlacement,
   layProviderData,
   mayWait,
+  promisedElsewhere,
   rejectionReasons,
   type Candidate,
   type PlacementOrder,
 } from './placement.js'
+import { explainPlacement } from './criteria.js'
+import type { CapacityHold } from './holds.js'
 import { compareShapes, shapeMismatch } from './shape.js'
 
 const shape: Shape = { vcpus: 2, memoryMib: 4096, diskGib: 40, diskClass: '', architecture: 'amd64' }
@@ -30,6 +33,9 @@ function candidate(over: Partial<Candidate> = {}, provider: Partial<Candidate['p
       health: 'HEALTHY',
       healthMessage: '',
       backlog: 0,
+      region: '',
+      residency: [],
+      claim: null,
       ...provider,
     },
     offeringIndex: 0,
@@ -41,10 +47,16 @@ function candidate(over: Partial<Candidate> = {}, provider: Partial<Candidate['p
     offered: true,
     available: true,
     remaining: null,
-    held: null,
+    holds: [],
+    failures: null,
     machine: null,
     ...over,
   }
+}
+
+const hold: CapacityHold = {
+  ...{ code: 'CAPACITY' as const, provider: 'fsn1', typeId: 'small', location: 'fsn1', market: '', shape: null },
+  ...{ until: '2026-01-01T00:00:00.000Z', reason: 'CAPACITY: none left' },
 }
 
 function machine(
@@ -57,8 +69,12 @@ function machine(
     state: 'AVAILABLE',
     cordoned: false,
     maintenance: false,
+    held: false,
+    rack: '',
+    rackLoad: 0,
     selected: true,
     listed: true,
+    contested: false,
   } as const
   return candidate(
     { typeId: '', location: '', price: null, machine: { ...free, ...over } },
@@ -73,6 +89,10 @@ void t.test('each reason for falling out', async (t) => {
       ['PROVIDER_NOT_ALLOWED', candidate(), { providers: ['hel1'] }],
       ['FAMILY_NOT_ALLOWED', candidate(), { families: ['qemu'] }],
       ['LOCATION_NOT_ALLOWED', candidate(), { locations: ['hel1'] }],
+      ['REGION_NOT_ALLOWED', candidate({}, { region: 'us-east' }), { regions: ['eu-central'] }],
+      ['RESIDENCY_MISMATCH', candidate({}, { residency: ['eu'] }), { residency: ['eu', 'iso-27001'] }],
+      ['TRIAL_OVER', candidate({}, { claim: { includedHosts: null, hosts: 0, trialOver: true } })],
+      ['INCLUDED_HOSTS_USED', candidate({}, { claim: { includedHosts: 2, hosts: 2, trialOver: false } })],
       ['PRICE_UNKNOWN', candidate({ price: null }), { maxHourlyMicros: 1 }],
       ['PRICE_TOO_HIGH', candidate(), { maxHourlyMicros: 9_999 }],
       ['ARCHITECTURE_MISMATCH', candidate({ shape: { ...shape, architecture: 'arm64' } })],
@@ -82,19 +102,29 @@ void t.test('each reason for falling out', async (t) => {
       ['PROVIDER_PENDING', candidate({}, { state: 'PENDING' })],
       ['PROVIDER_DISCONNECTED', candidate({}, { state: 'DISCONNECTED' })],
       ['PROVIDER_UNHEALTHY', candidate({}, { health: 'UNHEALTHY', healthMessage: 'bad credentials' })],
-      ['OFFERING_HELD', candidate({ held: { until: '2026-01-01T00:00:00.000Z', reason: 'CAPACITY: none left' } })],
+      ['OFFERING_HELD', candidate({ holds: [hold] })],
       ['OFFERING_UNAVAILABLE', candidate({ available: false })],
       ['OFFERING_UNAVAILABLE', candidate({ remaining: 0 })],
       ['NO_AVAILABLE_MACHINE', { ...machine(), machine: null }],
       ['SELECTOR_MISMATCH', machine({ selected: false })],
       ['MACHINE_IN_MAINTENANCE', machine({ maintenance: true })],
+      ['MACHINE_HELD', machine({ held: true })],
       ['MACHINE_CORDONED', machine({ cordoned: true })],
       ['MACHINE_NOT_AVAILABLE', machine({ state: 'CLEANING' })],
       ['MACHINE_MISSING', machine({ listed: false })],
     ]
-  const seen = new Set<string>(['DISK_CLASS_MISMATCH'])
-  for (const [reason, place, wish] of cases) {
-    const [judged] = judgePlacement({ ...order, placement: { ...placement, ...wish } }, [place])
+  const seen = new Set<string>(['DISK_CLASS_MISMATCH', 'AFFINITY_MISMATCH'])
+  const [free] = judgePlacement(order, [machine()])
+  const promised = free && promisedElsewhere(free)
+  t.match(promised, { chosen: false, rejected: { reason: 'MACHINE_PROMISED' } })
+  t.ok(promised !== undefined && mayWait([promised]))
+  seen.add('MACHINE_PROMISED')
+  const byLimits = (['QUOTA_EXCEEDED', 'BUDGET_EXCEEDED'] as const).map(
+    (reason) => [reason, candidate(), {}, () => ({ reason, message: 'so much is taken' })] as const,
+  )
+  for (const [reason, place, wish, excess] of [...cases.map((one) => [...one, undefined] as const), ...byLimits]) {
+    const placed = { ...order, placement: { ...placement, ...wish }, ...(excess !== undefined && { excess }) }
+    const [judged] = judgePlacement(placed, [place])
     t.equal(judged?.chosen, false)
     t.equal(judged?.rejected?.reason, reason)
     t.match(judged?.rejected?.message, describePlace(place), 'the message names the place')
@@ -123,6 +153,11 @@ void t.test('the better one is chosen', async (t) => {
     ['idle before busy', candidate({}, { backlog: 3 }), candidate({}, { name: 'a', backlog: 4 })],
     ['much left before little', candidate({ remaining: 9 }), candidate({ remaining: 8 }, { name: 'a' })],
     ['small before large', candidate(), candidate({ shape: { ...shape, memoryMib: 8192 } }, { name: 'a' })],
+    [
+      'the emptier rack before the fuller',
+      machine({ id: 'b', name: 'b', rack: 'r2', rackLoad: 1 }),
+      machine({ id: 'a', name: 'a', rack: 'r1', rackLoad: 2 }),
+    ],
     ['then by name', candidate({}, { name: 'a' }), candidate({}, { name: 'b' })],
     ['and by type', candidate({ typeId: 'a' }), candidate({ typeId: 'b' })],
     ['and by machine', machine({ name: 'm-1' }), machine({ name: 'm-2', id: 'm2' })],
@@ -199,13 +234,17 @@ const anyCandidate = fc
         health,
         healthMessage: '',
         backlog,
+        region: '',
+        residency: [],
+        claim: null,
       },
       ...(kind === 'STATIC' && { typeId: '', location: '' }),
       offeringIndex: number % 3,
       providerData: { number },
       offered: bit(0) || bit(1),
       available: bit(2) || bit(1),
-      held: bit(3) || bit(1) ? null : { until: 'later', reason: 'CAPACITY' },
+      holds: bit(3) || bit(1) ? [] : [{ ...hold, typeId: rest.typeId, location: rest.location }],
+      failures: bit(2) ? null : { failures: number % 7, creates: number % 11 },
       machine:
         kind === 'DYNAMIC' || number === 0
           ? null
@@ -214,9 +253,13 @@ const anyCandidate = fc
               name: `m-${number}`,
               state: machineState,
               cordoned: !bit(0),
+              held: bit(4) && bit(5),
+              rack: `r${number % 2}`,
+              rackLoad: number % 3,
               maintenance: !bit(2),
               selected: bit(3) || bit(1),
               listed: bit(4) || bit(1),
+              contested: false,
             },
     }
   })
@@ -294,7 +337,10 @@ function doesDo({ shape: asked, placement }: PlacementOrder, place: Candidate): 
         !place.machine.maintenance &&
         place.machine.selected &&
         place.machine.listed
-      : place.offered && place.available && place.held === null && (place.remaining === null || place.remaining > 0)
+      : place.offered &&
+        place.available &&
+        place.holds.length === 0 &&
+        (place.remaining === null || place.remaining > 0)
   return allowed && large && alike && reachable && there
 }
 
@@ -329,4 +375,53 @@ void t.test('prices', async (t) => {
     }),
     { numRuns: 2000 },
   )
+})
+
+void t.test('each place is told why it was chosen, comes later, or fell out', (t) => {
+  const told = (places: readonly Candidate[], over: Partial<PlacementOrder> = {}) => {
+    const judged = judgePlacement({ ...order, ...over }, places)
+    return judged.map(({ candidate }, index) => [
+      candidate.provider.name,
+      explainPlacement(judged, { ...order, ...over })[index],
+    ])
+  }
+  const best = candidate({}, { name: 'a' })
+  const other = (over: Partial<Candidate>, provider: Partial<Candidate['provider']> = {}) =>
+    told([candidate(over, { name: 'b', ...provider }), best])
+  t.strictSame(told([best]), [['a', 'it is the only one that will do']])
+  t.strictSame(other({ price: euros(20_000) }), [
+    ['a', 'it is the cheapest'],
+    ['b', 'it costs 0.02 EUR an hour, and the chosen one 0.01 EUR an hour'],
+  ])
+  t.match(other({ price: null })[1], ['b', 'its price is not known'])
+  t.match(other({}, { health: 'DEGRADED', healthMessage: 'slow' }), [
+    ['a', 'its provider is healthy'],
+    ['b', 'its provider is DEGRADED: slow'],
+  ])
+  t.match(other({}, { backlog: 3 })[1], ['b', '3 orders wait for its provider'])
+  t.match(other({ shape: { ...shape, memoryMib: 8192 } })[1], ['b', 'it is larger than need be'])
+  t.match(other({})[1], ['b', 'it is as good, and its name comes later'])
+  t.match(other({ available: false }), [
+    ['a', 'it is the only one that will do'],
+    ['b', 'b: small in fsn1 cannot be had now, its provider says'],
+  ])
+  t.match(told([machine(), best]), [
+    ['rack', 'it is there already and costs nothing more'],
+    ['a', 'it costs 0.01 EUR an hour'],
+  ])
+  const error = {
+    code: 'CAPACITY',
+    message: '',
+    externalCode: '',
+    step: '',
+    retryable: false,
+    attempts: 1,
+    at: '',
+  } as const
+  const attempts = [{ provider: 'a', request: 'r', typeId: 'small', location: 'fsn1', error, startedAt: '' }]
+  t.strictSame(told([best, candidate({ price: euros(90_000) }, { name: 'b' })], { attempts }), [
+    ['b', 'it was tried less often before'],
+    ['a', 'it was tried in vain before'],
+  ])
+  t.end()
 })

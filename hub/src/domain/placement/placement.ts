@@ -1,9 +1,13 @@
 import type { JsonObject, Price, Shape } from '../facts.js'
 import type { PlacementAttempt, PlacementWish } from '../host/host.js'
 import type { MachineState } from '../machine/machine.js'
-import { comparePrices, formatMicros, hourlyMicros } from '../price/price.js'
+import { formatMicros, hourlyMicros } from '../price/price.js'
 import type { Health, ProviderConnection, ProviderKind } from '../provider/provider.js'
-import { compareShapes, shapeMismatch } from './shape.js'
+import { companyMismatch, type Company } from './company.js'
+import { compareCandidates, compareNames, standingOf } from './criteria.js'
+import { holdOn, marketOf, type CapacityHold } from './holds.js'
+import type { Failures } from './reliability.js'
+import { shapeMismatch } from './shape.js'
 
 /** What is to be placed. */
 export interface PlacementOrder {
@@ -12,7 +16,18 @@ export interface PlacementOrder {
   readonly placement: PlacementWish
   /** Places that were tried before: others are preferred. */
   readonly attempts?: readonly PlacementAttempt[]
+  /** Where the hosts are that its affinities and spreading are about, in the order of {@link companyWishes}. Absent: they are passed over. */
+  readonly company?: readonly Company[]
+  /** What the order itself says in the provider's own terms. */
+  readonly providerData?: JsonObject
+  /** Why limits do not allow a place that would do otherwise; absent: there are none. */
+  readonly excess?: (
+    candidate: Candidate,
+  ) => (Pick<Rejection, 'message'> & { readonly reason: LimitReason }) | undefined
 }
+
+/** A quota, or a budget. */
+export type LimitReason = 'QUOTA_EXCEEDED' | 'BUDGET_EXCEEDED'
 
 export interface CandidateProvider {
   readonly id: string
@@ -25,6 +40,21 @@ export interface CandidateProvider {
   readonly healthMessage: string
   /** Work that waits for one of its instances. */
   readonly backlog: number
+  readonly region: string
+  /** What may be said of where data stays there. */
+  readonly residency: readonly string[]
+  /** Of a pool: what the workspace has claimed. Null: it is of no pool. */
+  readonly claim: CandidateClaim | null
+}
+
+/** What a workspace has claimed of a pool. */
+export interface CandidateClaim {
+  /** Null: as many hosts as there is room for. */
+  readonly includedHosts: number | null
+  /** How many it has there. */
+  readonly hosts: number
+  /** Its time to try it is over. */
+  readonly trialOver: boolean
 }
 
 /** A static machine, or, where it is absent, the lack of one. */
@@ -34,10 +64,18 @@ export interface CandidateMachine {
   readonly state: MachineState
   readonly cordoned: boolean
   readonly maintenance: boolean
+  /** A person holds it. */
+  readonly held: boolean
+  /** What it stands in; empty: it does not say. */
+  readonly rack: string
+  /** How many machines of the same provider and rack serve hosts. */
+  readonly rackLoad: number
   /** Its labels match the class's selector. */
   readonly selected: boolean
   /** It was in its provider's latest complete listing. */
   readonly listed: boolean
+  /** Hosts wait for static machines, maybe for this one: whoever comes takes its turn. */
+  readonly contested: boolean
 }
 
 /** A place that may do: an instance type in a location of a dynamic provider, or one machine of a static one. */
@@ -60,8 +98,10 @@ export interface Candidate {
   readonly available: boolean
   /** How many can be had, what was ordered since included; null: not known. */
   readonly remaining: number | null
-  /** Not offered again before, because the provider had none. */
-  readonly held: { readonly until: string; readonly reason: string } | null
+  /** What its provider, or another one with the same credential, had none of lately: some of it may concern this place. */
+  readonly holds: readonly CapacityHold[]
+  /** Creates that failed there lately. Null: none did. */
+  readonly failures: Failures | null
   /** Static providers: the machine, or null where none is left. */
   readonly machine: CandidateMachine | null
 }
@@ -73,6 +113,9 @@ export const rejectionReasons = {
   PROVIDER_NOT_ALLOWED: 'lasting',
   FAMILY_NOT_ALLOWED: 'lasting',
   LOCATION_NOT_ALLOWED: 'lasting',
+  REGION_NOT_ALLOWED: 'lasting',
+  RESIDENCY_MISMATCH: 'lasting',
+  TRIAL_OVER: 'lasting',
   PRICE_UNKNOWN: 'lasting',
   PRICE_TOO_HIGH: 'lasting',
   ARCHITECTURE_MISMATCH: 'lasting',
@@ -90,7 +133,13 @@ export const rejectionReasons = {
   MACHINE_MISSING: 'passing',
   MACHINE_CORDONED: 'passing',
   MACHINE_IN_MAINTENANCE: 'passing',
+  MACHINE_HELD: 'passing',
   MACHINE_NOT_AVAILABLE: 'passing',
+  INCLUDED_HOSTS_USED: 'passing',
+  QUOTA_EXCEEDED: 'passing',
+  BUDGET_EXCEEDED: 'passing',
+  AFFINITY_MISMATCH: 'passing',
+  MACHINE_PROMISED: 'passing',
 } as const satisfies Record<string, 'lasting' | 'passing'>
 export type RejectionReason = keyof typeof rejectionReasons
 
@@ -112,11 +161,11 @@ export interface Judged {
  * which candidates come does not matter.
  */
 export function judgePlacement(order: PlacementOrder, candidates: readonly Candidate[]): readonly Judged[] {
-  const failures = countAttempts(order.attempts ?? [])
+  const standing = standingOf(order)
   const judged = candidates.map((candidate) => ({ candidate, rejected: reject(order, candidate) }))
   const eligible = judged
     .filter(({ rejected }) => rejected === undefined)
-    .sort((one, other) => compareCandidates(one.candidate, other.candidate, failures))
+    .sort((one, other) => compareCandidates(one.candidate, other.candidate, standing))
   const rejected = judged
     .filter(({ rejected }) => rejected !== undefined)
     .sort((one, other) => compareNames(one.candidate, other.candidate))
@@ -133,6 +182,17 @@ export function judgePlacement(order: PlacementOrder, candidates: readonly Candi
 /** Whether an order may be stored though nothing would do now: something may do later by itself. */
 export function mayWait(judged: readonly Judged[]): boolean {
   return judged.some(({ rejected }) => rejected === undefined || rejectionReasons[rejected.reason] === 'passing')
+}
+
+/** A place that would do, but goes to a host whose turn comes first. */
+export function promisedElsewhere(judged: Judged): Judged {
+  if (judged.rejected !== undefined) return judged
+  const { candidate } = judged
+  return {
+    candidate,
+    chosen: false,
+    rejected: rejection('MACHINE_PROMISED', candidate, 'goes to a host whose turn comes first'),
+  }
 }
 
 /** What to call a place towards people: `fsn1-cloud: cx22 in fsn1`. */
@@ -159,8 +219,21 @@ function reject(order: PlacementOrder, candidate: Candidate): Rejection | undefi
       ? rejection('NOT_OFFERED', candidate, 'is not among what the provider offers')
       : undefined) ??
     rejectByProvider(candidate) ??
-    (candidate.provider.kind === 'STATIC' ? rejectMachine(candidate) : rejectOffering(candidate))
+    rejectByClaim(candidate) ??
+    (candidate.provider.kind === 'STATIC' ? rejectMachine(candidate) : rejectOffering(order, candidate)) ??
+    rejectByCompany(order, candidate) ??
+    rejectByLimits(order, candidate)
   )
+}
+
+function rejectByLimits({ excess }: PlacementOrder, candidate: Candidate): Rejection | undefined {
+  const found = excess?.(candidate)
+  return found && rejection(found.reason, candidate, `is not allowed: ${found.message}`)
+}
+
+function rejectByCompany({ placement, company = [] }: PlacementOrder, candidate: Candidate): Rejection | undefined {
+  const why = companyMismatch(placement, company, candidate)
+  return why === undefined ? undefined : rejection('AFFINITY_MISMATCH', candidate, why)
 }
 
 function rejectByWish({ placement }: PlacementOrder, candidate: Candidate): Rejection | undefined {
@@ -178,6 +251,8 @@ function rejectByWish({ placement }: PlacementOrder, candidate: Candidate): Reje
   if (placement.locations.length > 0 && !placement.locations.includes(location)) {
     return rejection('LOCATION_NOT_ALLOWED', candidate, `is not in ${placement.locations.join(', ')}`)
   }
+  const elsewhere = rejectByResidency(placement, candidate)
+  if (elsewhere !== undefined) return elsewhere
   if (placement.maxHourlyMicros > 0) {
     if (price === null) return rejection('PRICE_UNKNOWN', candidate, 'has no known price, and the order has a limit')
     if (hourlyMicros(price) > placement.maxHourlyMicros) {
@@ -190,6 +265,29 @@ function rejectByWish({ placement }: PlacementOrder, candidate: Candidate): Reje
     }
   }
   return undefined
+}
+
+/** Orders from before there were regions ask for none. */
+function rejectByResidency(
+  { regions = [], residency = [] }: PlacementWish,
+  candidate: Candidate,
+): Rejection | undefined {
+  const { provider } = candidate
+  if (regions.length > 0 && !regions.includes(provider.region)) {
+    const where = provider.region === '' ? 'in no region' : `in region ${provider.region}`
+    return rejection('REGION_NOT_ALLOWED', candidate, `is ${where}, not in ${regions.join(', ')}`)
+  }
+  const missing = residency.filter((tag) => !provider.residency.includes(tag))
+  if (missing.length === 0) return undefined
+  return rejection('RESIDENCY_MISMATCH', candidate, `does not promise ${missing.join(', ')}`)
+}
+
+function rejectByClaim(candidate: Candidate): Rejection | undefined {
+  const { claim } = candidate.provider
+  if (claim === null) return undefined
+  if (claim.trialOver) return rejection('TRIAL_OVER', candidate, 'takes no new orders: the time to try it is over')
+  if (claim.includedHosts === null || claim.hosts < claim.includedHosts) return undefined
+  return rejection('INCLUDED_HOSTS_USED', candidate, `has all ${claim.includedHosts} hosts that are included`)
 }
 
 function rejectByShape({ shape }: PlacementOrder, candidate: Candidate): Rejection | undefined {
@@ -217,9 +315,14 @@ function rejectByProvider(candidate: Candidate): Rejection | undefined {
   return undefined
 }
 
-function rejectOffering(candidate: Candidate): Rejection | undefined {
-  const { held } = candidate
-  if (held !== null) return rejection('OFFERING_HELD', candidate, `is held back until ${held.until}: ${held.reason}`)
+function rejectOffering(order: PlacementOrder, candidate: Candidate): Rejection | undefined {
+  const { typeId, location, shape, holds } = candidate
+  const market = marketOf(layProviderData(candidate.providerData, order.providerData ?? {}))
+  const held = holdOn({ typeId, location, shape, market }, holds)
+  if (held !== undefined) {
+    const by = held.provider === candidate.provider.name ? '' : `${held.provider} was told `
+    return rejection('OFFERING_HELD', candidate, `is held back until ${held.until}: ${by}${held.reason}`)
+  }
   if (!candidate.available) return rejection('OFFERING_UNAVAILABLE', candidate, 'cannot be had now, its provider says')
   if (candidate.remaining !== null && candidate.remaining <= 0)
     return rejection('OFFERING_UNAVAILABLE', candidate, 'is used up')
@@ -231,6 +334,7 @@ function rejectMachine(candidate: Candidate): Rejection | undefined {
   if (machine === null) return rejection('NO_AVAILABLE_MACHINE', candidate, 'has no AVAILABLE machine that would do')
   if (!machine.selected) return rejection('SELECTOR_MISMATCH', candidate, "does not match the class's label selector")
   if (machine.maintenance) return rejection('MACHINE_IN_MAINTENANCE', candidate, 'is in maintenance')
+  if (machine.held) return rejection('MACHINE_HELD', candidate, 'is held by a person')
   if (machine.cordoned) return rejection('MACHINE_CORDONED', candidate, 'is cordoned')
   if (machine.state !== 'AVAILABLE') return rejection('MACHINE_NOT_AVAILABLE', candidate, `is ${machine.state}`)
   if (!machine.listed) return rejection('MACHINE_MISSING', candidate, 'is missing from its provider’s inventory')
@@ -239,57 +343,4 @@ function rejectMachine(candidate: Candidate): Rejection | undefined {
 
 function rejection(reason: RejectionReason, candidate: Candidate, what: string): Rejection {
   return { reason, message: `${describePlace(candidate)} ${what}` }
-}
-
-const placeKey = (provider: string, typeId: string, location: string) => JSON.stringify([provider, typeId, location])
-
-function countAttempts(attempts: readonly PlacementAttempt[]): ReadonlyMap<string, number> {
-  const counts = new Map<string, number>()
-  for (const attempt of attempts) {
-    const key = placeKey(attempt.provider, attempt.typeId, attempt.location)
-    counts.set(key, (counts.get(key) ?? 0) + 1)
-  }
-  return counts
-}
-
-/** Healthy before degraded, untried before tried, then price, load, what is left, size, and at last the name, so that the result is always the same. */
-function compareCandidates(one: Candidate, other: Candidate, failures: ReadonlyMap<string, number>): number {
-  const failuresOf = (candidate: Candidate) =>
-    failures.get(placeKey(candidate.provider.name, candidate.typeId, candidate.location)) ?? 0
-  return (
-    Number(one.provider.health !== 'HEALTHY') - Number(other.provider.health !== 'HEALTHY') ||
-    failuresOf(one) - failuresOf(other) ||
-    comparePlacePrices(one, other) ||
-    one.provider.backlog - other.provider.backlog ||
-    compareRemaining(one.remaining, other.remaining) ||
-    compareShapes(one.shape, other.shape) ||
-    compareNames(one, other)
-  )
-}
-
-/** A static machine without a price is there already, and costs nothing more; a dynamic one without is the last choice. */
-function comparePlacePrices(one: Candidate, other: Candidate): number {
-  const free = (candidate: Candidate) => candidate.provider.kind === 'STATIC' && candidate.price === null
-  if (free(one) || free(other)) return Number(free(other)) - Number(free(one))
-  return comparePrices(one.price, other.price)
-}
-
-/** More before less; not known before none. */
-function compareRemaining(one: number | null, other: number | null): number {
-  if (one === other) return 0
-  return (other ?? 0) - (one ?? 0) || Number(one === null) - Number(other === null)
-}
-
-function compareNames(one: Candidate, other: Candidate): number {
-  return (
-    compareText(one.provider.name, other.provider.name) ||
-    compareText(one.typeId, other.typeId) ||
-    compareText(one.location, other.location) ||
-    compareText(one.machine?.name ?? '', other.machine?.name ?? '') ||
-    one.offeringIndex - other.offeringIndex
-  )
-}
-
-function compareText(one: string, other: string): number {
-  return one === other ? 0 : one < other ? -1 : 1
 }

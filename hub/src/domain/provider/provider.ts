@@ -10,6 +10,8 @@ export const capabilities = [
   'LIST',
   'REMOVE_ORPHAN',
   'RESCUE',
+  'CONSOLE',
+  'ADOPT',
 ] as const
 export type Capability = (typeof capabilities)[number]
 

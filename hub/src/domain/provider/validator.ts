@@ -11,6 +11,9 @@ export interface OrderToValidate {
   readonly workspace: string
   readonly machineClass: string
   readonly labels: Labels
+  readonly sshPublicKeys: readonly string[]
+  /** The server that the order would take over, by its id out there. */
+  readonly adoptExternalId?: string
   /** The machine that the order would put a new system on. */
   readonly reinstall?: { readonly externalId: string; readonly providerData: JsonObject }
 }

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import type { Failure, FailureCode } from '../facts.js'
 import { applyRequestReport, mergeConditions, type ReportFacts, type RequestRecord } from './apply-report.js'
-import { requestStates } from './request.js'
+import { endingOf, isEnding, requestStates } from './request.js'
 
 const now = new Date('2026-01-01T00:00:00Z')
 const later = new Date('2026-01-01T00:00:10Z')
@@ -77,6 +77,50 @@ void t.test('the end of an older operation completes nothing', async (t) => {
     apply(before, { completed: { operation: 'DEPROVISION', operationGeneration: 1 } }).record.state,
     'DEPROVISIONING',
   )
+})
+
+void t.test('an adoption is complete with the id of its server, and given up for good like a create', async (t) => {
+  const before = record({ operation: 'ADOPT' })
+  const completed = { operation: 'ADOPT', operationGeneration: 1 }
+  const done = apply(before, { completed, observed: { presence: 'PRESENT', externalId: 's-1', power: 'OFF' } })
+  t.match(done.record, { state: 'PROVISIONED', externalId: 's-1', power: 'OFF' })
+  t.match(done.events, [{ reason: 'RequestProvisioned', message: 'Machine s-1 is adopted as it is' }])
+  t.equal(apply(before, { completed }).record.state, 'PROVISIONING', 'of nobody knows what it is not complete')
+  for (const code of ['CONFLICT', 'CAPACITY'] as const)
+    t.match(apply(before, { failure: failure(code, false) }), {
+      giveUp: true,
+      holdOffering: false,
+      record: { state: 'FAILED' },
+    })
+  t.match(apply(before, { failure: failure('UNAVAILABLE', true) }), {
+    giveUp: false,
+    record: { state: 'PROVISIONING' },
+  })
+})
+
+void t.test('what is let go of is GONE from here, whatever exists', async (t) => {
+  const before = record({ operation: 'UNADOPT', operationGeneration: 2, state: 'DEPROVISIONING', presence: 'PRESENT' })
+  const completed = { operation: 'UNADOPT', operationGeneration: 2 }
+  t.match(apply(before, { completed }), { record: { state: 'GONE' }, events: [{ message: /is left as it is/ }] })
+  const late = apply(before, { completed: { operation: 'ADOPT', operationGeneration: 1 } })
+  t.equal(late.record.state, 'DEPROVISIONING', 'a late word of the adoption ends nothing')
+  t.match(
+    apply(before, { failure: failure('INVALID_SPEC', false) }),
+    { giveUp: false },
+    'it is tried until it succeeds',
+  )
+  t.match(apply(before, { observed: { presence: 'ABSENT' } }).events, [], 'that it vanishes is nothing to us')
+})
+
+void t.test('only what was made, or was in use as a host, is ever removed', async (t) => {
+  t.equal(endingOf(null, false), 'DEPROVISION')
+  t.equal(endingOf(null, true), 'DEPROVISION')
+  t.equal(endingOf('s-1', true), 'DEPROVISION')
+  t.equal(endingOf('s-1', false), 'UNADOPT')
+  t.strictSame((['PROVISION', 'REINSTALL', 'ADOPT', 'UNADOPT', 'DEPROVISION'] as const).filter(isEnding), [
+    'UNADOPT',
+    'DEPROVISION',
+  ])
 })
 
 void t.test('GONE needs an absence that was seen', async (t) => {

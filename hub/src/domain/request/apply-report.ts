@@ -9,7 +9,8 @@ import type {
   PowerState,
   Progress,
 } from '../facts.js'
-import type { Presence, RequestOperation, RequestState } from './request.js'
+import type { WaitFacts } from '../machine/wait.js'
+import { isEnding, type Presence, type RequestOperation, type RequestState } from './request.js'
 
 /** A machine request, as far as reports concern it. */
 export interface RequestRecord {
@@ -70,6 +71,7 @@ export interface ReportFacts {
   readonly observed?: ObservedFacts
   readonly failure?: Failure
   readonly completed?: { readonly operation: string; readonly operationGeneration: number }
+  readonly waiting?: WaitFacts
 }
 
 export interface RequestOutcome {
@@ -79,6 +81,8 @@ export interface RequestOutcome {
   readonly giveUp: boolean
   /** The offering said that it has none: hold it for a while. */
   readonly holdOffering: boolean
+  /** What the machine beneath it is waited for from here on; `over`: for nothing more, a try has failed. Absent: as before. */
+  readonly waiting?: WaitFacts | 'over'
 }
 
 /** The latest of `before` and what is said now; the time moves only where the status does. */
@@ -134,7 +138,8 @@ export function applyRequestReport(
     const failed = fail(record, report.failure, now, nextAttemptAt)
     record = failed.record
     giveUp = failed.giveUp
-    holdOffering = failed.giveUp && (report.failure.code === 'CAPACITY' || report.failure.code === 'QUOTA')
+    const hasNone = report.failure.code === 'CAPACITY' || report.failure.code === 'QUOTA'
+    holdOffering = failed.giveUp && hasNone && before.operation === 'PROVISION'
     events.push(...failed.events)
   }
   if (report.completed !== undefined) {
@@ -142,7 +147,14 @@ export function applyRequestReport(
     record = completed.record
     events.push(...completed.events)
   }
-  return { record, events, giveUp, holdOffering }
+  const waiting = waitOf(record, report)
+  return { record, events, giveUp, holdOffering, ...(waiting !== undefined && { waiting }) }
+}
+
+function waitOf(record: RequestRecord, { waiting, failure }: ReportFacts): WaitFacts | 'over' | undefined {
+  if (failure !== undefined) return 'over'
+  const current = waiting?.operation === record.operation && waiting.operationGeneration === record.operationGeneration
+  return current && record.state === 'PROVISIONING' ? waiting : undefined
 }
 
 function observe(before: RequestRecord, report: ReportFacts, now: Date): RequestRecord {
@@ -182,7 +194,7 @@ function observedEvents(before: RequestRecord, after: RequestRecord): EventDraft
   }
   if (
     before.state === 'PROVISIONED' &&
-    before.operation !== 'DEPROVISION' &&
+    !isEnding(before.operation) &&
     before.presence === 'PRESENT' &&
     after.presence === 'ABSENT'
   ) {
@@ -200,8 +212,9 @@ function fail(
   nextAttemptAt: Date,
 ): { readonly record: RequestRecord; readonly events: readonly EventDraft[]; readonly giveUp: boolean } {
   const attempt = record.attempt + 1
-  // Only a create can be given up. What exists must be kept, and what is to go must go: those are tried until they succeed, or the wish is another one.
-  const giveUp = !failure.retryable && record.operation === 'PROVISION' && record.state !== 'PROVISIONED'
+  // Only what comes by its machine can be given up. What exists must be kept, and what is to go must go: those are tried until they succeed, or the wish is another one.
+  const comesBy = record.operation === 'PROVISION' || record.operation === 'ADOPT'
+  const giveUp = !failure.retryable && comesBy && record.state !== 'PROVISIONED'
   const lastError = nextLastError(failure, attempt, now, giveUp ? undefined : nextAttemptAt)
   const where = failure.step === '' ? '' : ` in step ${failure.step}`
   const events: EventDraft[] = [
@@ -213,16 +226,14 @@ function fail(
     ),
   ]
   if (record.createInDoubt) {
-    events.push(
-      event(
-        record,
-        'CreateInDoubt',
-        'WARNING',
-        record.operation === 'REINSTALL'
-          ? 'A reinstall was sent and its outcome is not known; it is looked up before the next try'
-          : 'A create was sent and its outcome is not known; it is looked up before the next try',
-      ),
-    )
+    const what =
+      record.operation === 'REINSTALL'
+        ? 'A reinstall was sent'
+        : record.operation === 'ADOPT'
+          ? 'The key of an adoption was sent'
+          : 'A create was sent'
+    const message = `${what} and its outcome is not known; it is looked up before the next try`
+    events.push(event(record, 'CreateInDoubt', 'WARNING', message))
   }
   return { record: { ...record, attempt, lastError, ...(giveUp && { state: 'FAILED' as const }) }, events, giveUp }
 }
@@ -236,20 +247,25 @@ function complete(
   if (!current) return { record, events: [] }
   // A reinstall that was only called complete, and not counted as done, ends nothing.
   if (record.operation === 'REINSTALL' && record.reinstallsDone < record.reinstalls) return { record, events: [] }
-  if (record.operation !== 'DEPROVISION') {
+  if (!isEnding(record.operation)) {
+    // An adoption of nobody knows what adopts nothing.
+    if (record.operation === 'ADOPT' && record.externalId === null) return { record, events: [] }
     const first = record.state !== 'PROVISIONED'
+    const what = record.operation === 'ADOPT' ? 'adopted as it is' : 'provisioned'
     return {
       record: { ...record, state: 'PROVISIONED', attempt: 0, lastError: null, progress: null, createInDoubt: false },
       events: first
-        ? [event(record, 'RequestProvisioned', 'INFO', `Machine ${record.externalId ?? ''} is provisioned`)]
+        ? [event(record, 'RequestProvisioned', 'INFO', `Machine ${record.externalId ?? ''} is ${what}`)]
         : [],
     }
   }
-  // An absence that was only claimed, and not seen, ends nothing.
-  if (record.presence !== 'ABSENT') return { record, events: [] }
+  // An absence that was only claimed, and not seen, ends nothing. What is let go of stays where it is.
+  if (record.operation === 'DEPROVISION' && record.presence !== 'ABSENT') return { record, events: [] }
+  const left =
+    record.operation === 'UNADOPT' ? 'The server is left as it is, without our key' : 'Nothing of it exists any more'
   return {
     record: { ...record, state: 'GONE', attempt: 0, progress: null, createInDoubt: false },
-    events: [event(record, 'RequestGone', 'INFO', 'Nothing of it exists any more')],
+    events: [event(record, 'RequestGone', 'INFO', left)],
   }
 }
 

@@ -2,6 +2,7 @@ import type { RequestState } from './request.js'
 
 export const requestEvents = [
   'claimed',
+  'adopted',
   'provisioned',
   'reinstall',
   'failed',
@@ -23,6 +24,12 @@ export interface RequestTransition {
 /** Every move that a machine request can make. GONE comes from its provider, a cancel before any claim, or a person's recorded word; from nothing else. */
 export const requestTransitions: readonly RequestTransition[] = [
   { from: 'PENDING', event: 'claimed', to: 'PROVISIONING', why: 'an instance of its provider takes it up' },
+  {
+    from: 'PENDING',
+    event: 'adopted',
+    to: 'PROVISIONED',
+    why: 'the machine was in use already, and is taken over as it is',
+  },
   { from: 'PENDING', event: 'cancelled', to: 'GONE', why: 'released, or out of time, before anyone had claimed it' },
   {
     from: 'PENDING',
@@ -67,7 +74,12 @@ export const requestTransitions: readonly RequestTransition[] = [
     why: 'an instance takes up the removal of what was half made',
   },
   { from: 'FAILED', event: 'forgotten', to: 'GONE', why: 'a person' },
-  { from: 'DEPROVISIONING', event: 'gone', to: 'GONE', why: 'its provider saw that nothing of it exists' },
+  {
+    from: 'DEPROVISIONING',
+    event: 'gone',
+    to: 'GONE',
+    why: 'its provider saw that nothing of it exists, or has let go of a server that was to be adopted',
+  },
   { from: 'DEPROVISIONING', event: 'forgotten', to: 'GONE', why: 'a person' },
 ]
 

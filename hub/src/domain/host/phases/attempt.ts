@@ -97,6 +97,8 @@ function unexplained(request: RequestView, now: Date): LastError {
 }
 
 function mayReplace(host: HostRecord, request: RequestView, error: LastError): boolean {
+  // Whoever wants this server is served by no other.
+  if (request.adoptExternalId !== null && host.readyAt === null) return false
   const earlier = attemptsOfRound(host.attempts).filter((attempt) => attempt.request !== request.name)
   if (hadNone(error)) return earlier.filter((attempt) => hadNone(attempt.error)).length < maxFallbacks
   if (staysSilent(error)) return earlier.filter((attempt) => staysSilent(attempt.error)).length < maxReplacements

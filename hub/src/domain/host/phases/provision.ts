@@ -30,6 +30,25 @@ export function vanished({ host, request, machineState, now }: HostView): PhaseO
   return failHost(host, error, now)
 }
 
+/**
+ * Follows a server in use at a static provider on its way into a host: its provider looks at it, and nothing else is done. A person has it looked at anew where that
+ * failed. One at a dynamic provider is claimed as a request, and goes the way of what is made.
+ */
+export function adopt({ host, request, machineState }: HostView): PhaseOutcome {
+  if (request?.operation !== 'ADOPT' || request.state !== 'PENDING' || request.adoptExternalId !== null)
+    return goOn(host)
+  const { machineName } = request
+  if (machineState === 'ACTIVE') {
+    const message = `Machine ${machineName ?? ''} is as it was, and the host's from here on`
+    return decide(host, 0, { action: { kind: 'adopt' }, events: [hostEvent(host, 'MachineAdopted', 'INFO', message)] })
+  }
+  const stateMessage =
+    machineState === 'ADOPT_FAILED'
+      ? `Machine ${machineName ?? ''} could not be looked at; see its last error, and retry it`
+      : `Provider ${request.providerName} looks at machine ${machineName ?? ''}, which is in use`
+  return decide({ ...host, stateMessage }, watchMs)
+}
+
 /** Moves the host on as far as its request has come. */
 export function provision(view: HostView): PhaseOutcome {
   const { request, now } = view
@@ -40,7 +59,9 @@ export function provision(view: HostView): PhaseOutcome {
   if (isReinstalling(request) && lastError !== null && !lastError.retryable) return failHost(host, lastError, now)
   if (host.state === 'PLACED' && request.state === 'PROVISIONING') {
     host = moveHost(host, 'claimed', now, host.stateMessage)
-    events.push(hostEvent(host, 'HostProvisioning', 'INFO', `Provider ${request.providerName} is making its machine`))
+    const work =
+      request.adoptExternalId === null ? 'making its machine' : `taking over server ${request.adoptExternalId}`
+    events.push(hostEvent(host, 'HostProvisioning', 'INFO', `Provider ${request.providerName} is ${work}`))
   }
   if ((host.state === 'PLACED' || host.state === 'PROVISIONING') && request.state === 'PROVISIONED') {
     host = moveHost(host, 'provisioned', now, host.stateMessage)
@@ -83,9 +104,11 @@ export function deadlines(view: HostView): PhaseOutcome {
   const { host, request, connection, now } = view
   if (request === null || host.state === 'READY') return decide(host, null)
   if (connection.connectedSince === null) return decide(host, watchMs)
+  // While a person has the machine left alone, nobody is late.
+  if (request.pausedAt !== null) return decide(host, watchMs)
   const deadline = deadlineOf(host, request)
   const earliest = Math.max(view.graceUntil.getTime(), connection.connectedSince.getTime() + reconnectGraceMs)
-  const leftMs = Math.max(deadline.at, earliest) - now.getTime()
+  const leftMs = Math.max(deadline.at + request.pausedMs, earliest) - now.getTime()
   if (leftMs > 0) return decide(host, Math.min(leftMs, watchMs))
   const error = makeError('TIMEOUT', deadline.message, deadline.step, now)
   // It was in use before: a person decides what becomes of it. If it speaks up late, its host is READY.
@@ -114,7 +137,8 @@ function deadlineOf({ bootstrap, state }: HostRecord, request: RequestView): Dea
   }
   const last =
     request.lastError === null ? '' : `; the last failure was ${request.lastError.code}: ${request.lastError.message}`
-  const what = request.operation === 'REINSTALL' ? 'Reinstalling' : 'Provisioning'
+  const what =
+    request.operation === 'REINSTALL' ? 'Reinstalling' : request.operation === 'ADOPT' ? 'Adopting' : 'Provisioning'
   return {
     at: (request.reinstallWishedAt ?? request.createdAt).getTime() + bootstrap.provisionTimeoutMs,
     step: '',
