@@ -8,11 +8,13 @@ import type { Keyring } from '../secrets/keyring.js'
 import { ensureAuthorities, type StoredAuthority } from '../store/authorities.js'
 import type { Db } from '../store/database.js'
 
-// The hub's own certificate authority. It signs the gateway's certificates and the providers', and nothing else.
+// The hub's own certificate authority. It signs the gateway's certificates, the providers' and the replicas', and nothing else.
 
 const keyAlgorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
 const authorityLifeMs = 10 * 365 * 86_400_000
 const gatewayLifeMs = 90 * 86_400_000
+/** It is made anew for each process, and at half of its life. */
+const replicaLifeMs = 86_400_000
 const defaultProviderLifeMs = 86_400_000
 /** Certificates begin a little in the past, for peers whose clocks are behind. */
 const clockSkewMs = 5 * 60_000
@@ -44,6 +46,8 @@ export interface AuthorityOptions {
 export class Authority {
   /** The certificates to trust, the current one first. */
   readonly caDer: readonly Uint8Array[]
+  /** The same, PEM. */
+  readonly caPems: readonly string[]
   /** SHA-256 of the current authority's public key (SPKI, DER), lower-case hexadecimal. */
   readonly fingerprint: string
   readonly #hubId: string
@@ -64,6 +68,7 @@ export class Authority {
     this.#key = key
     this.#providerCertificateMs = options.providerCertificateMs ?? defaultProviderLifeMs
     this.caDer = stored.map((authority) => new Uint8Array(authority.certificateDer))
+    this.caPems = this.caDer.map((der) => new X509Certificate(der).toString())
     this.fingerprint = fingerprintOf(current.certificateDer)
   }
 
@@ -117,13 +122,49 @@ export class Authority {
         value: name,
       })),
     })
-    const pkcs8 = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey))
     return {
       // The authority goes along, so that an instance that enrols can compare it with the pin in its token.
       certificatePem: `${certificate.toString('pem')}\n${this.#certificate.toString('pem')}\n`,
-      keyPem: `-----BEGIN PRIVATE KEY-----\n${pkcs8.toString('base64').replace(/(.{64})/g, '$1\n')}\n-----END PRIVATE KEY-----\n`,
+      keyPem: toKeyPem(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey)),
       notAfter: certificate.notAfter,
     }
+  }
+
+  /** For a replica that calls another one: short-lived, and nobody's but this hub's. */
+  async issueReplicaCertificate(): Promise<{
+    readonly certificatePem: string
+    readonly keyPem: string
+    readonly notAfter: Date
+  }> {
+    const keys = await webcrypto.subtle.generateKey(keyAlgorithm, true, ['sign', 'verify'])
+    const certificate = await this.#issue({
+      serial: newSerial(),
+      publicKey: keys.publicKey,
+      subject: 'CN=slipway replica',
+      lifeMs: replicaLifeMs,
+      usage: x509.ExtendedKeyUsage.clientAuth,
+      names: [{ type: 'url', value: `spiffe://slipway/${this.#hubId}/replica` }],
+    })
+    return {
+      certificatePem: certificate.toString('pem'),
+      keyPem: toKeyPem(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey)),
+      notAfter: certificate.notAfter,
+    }
+  }
+
+  /** Signs a text: ECDSA P-256 with SHA-256, in the form of IEEE P1363. Texts say in their own words what they are for. */
+  async sign(text: string): Promise<Buffer> {
+    return Buffer.from(await webcrypto.subtle.sign(keyAlgorithm, this.#key, Buffer.from(text, 'utf8')))
+  }
+
+  /** Whether an authority of this hub, the present one or one before it, has signed a text. */
+  async hasSigned(text: string, signature: Uint8Array): Promise<boolean> {
+    for (const der of this.caDer) {
+      const { publicKey } = new x509.X509Certificate(new Uint8Array(der))
+      const key = (await publicKey.export()) as webcrypto.CryptoKey
+      if (await webcrypto.subtle.verify(keyAlgorithm, key, signature, Buffer.from(text, 'utf8'))) return true
+    }
+    return false
   }
 
   #issue(order: {
@@ -162,6 +203,18 @@ export function readIdentity(certificateDer: Uint8Array): ProviderIdentity | und
   )
   if (match?.[1] === undefined || match[2] === undefined) return undefined
   return { hubId: match[1], providerId: match[2], serial: certificate.serialNumber.toLowerCase().replace(/^0+/, '') }
+}
+
+/** Whether a certificate is one of a replica of this hub. That it is of our authority has been checked by TLS. */
+export function isReplica(certificateDer: Uint8Array, hubId: string): boolean {
+  return new X509Certificate(certificateDer).subjectAltName === `URI:spiffe://slipway/${hubId}/replica`
+}
+
+function toKeyPem(pkcs8: ArrayBuffer): string {
+  const body = Buffer.from(pkcs8)
+    .toString('base64')
+    .replace(/(.{64})/g, '$1\n')
+  return `-----BEGIN PRIVATE KEY-----\n${body}\n-----END PRIVATE KEY-----\n`
 }
 
 /** The public key of a signing request whose signature proves that its sender has the private one. @throws HubError CSR_INVALID. */

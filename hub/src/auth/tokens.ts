@@ -3,8 +3,12 @@ import { crc32 } from 'node:zlib'
 
 // Tokens. Their prefix tells people and secret scanners what they are; their secret is random enough that a plain hash of it can be stored.
 
-/** `client`: for callers of the client API. `join`: lets one provider instance in. `phone-home`: a booted machine's first word. */
-export type TokenKind = 'client' | 'join' | 'phone-home'
+/**
+ * `client`, `user`, `service`: for callers of the client API; the first speaks for the hub's own administrator, the others for a user or a service account. `join`: lets one provider instance in. `phone-home`: a booted
+ * machine's first word.
+ */
+export type TokenKind = BearerKind | 'join' | 'phone-home'
+export type BearerKind = 'client' | 'user' | 'service'
 
 export interface ParsedToken {
   readonly id: string
@@ -13,16 +17,27 @@ export interface ParsedToken {
   readonly extra: string
 }
 
+const bearerForm = (prefix: string) => ({
+  prefix,
+  form: new RegExp(`^${prefix}_(?<id>[0-9a-f]{16})_(?<secret>[0-9a-f]{64})_(?<extra>[0-9a-f]{8})$`),
+})
 const forms: Readonly<Record<TokenKind, { readonly prefix: string; readonly form: RegExp }>> = {
-  client: { prefix: 'swc', form: /^swc_(?<id>[0-9a-f]{16})_(?<secret>[0-9a-f]{64})_(?<extra>[0-9a-f]{8})$/ },
+  client: bearerForm('swc'),
+  user: bearerForm('swu'),
+  service: bearerForm('sws'),
   join: { prefix: 'swj', form: /^swj_(?<id>[0-9a-f]{24})_(?<secret>[0-9a-f]{64})_(?<extra>[0-9a-f]{64})$/ },
   'phone-home': { prefix: 'swb', form: /^swb_(?<id>[0-9a-f]{32})_(?<secret>[0-9a-f]{64})(?<extra>)$/ },
 }
 
-const idBytes: Readonly<Record<TokenKind, number>> = { client: 8, join: 12, 'phone-home': 16 }
+const bearerKinds: readonly BearerKind[] = ['client', 'user', 'service']
+const idBytes: Readonly<Record<TokenKind, number>> = { client: 8, user: 8, service: 8, join: 12, 'phone-home': 16 }
+
+function isBearer(kind: TokenKind): kind is BearerKind {
+  return bearerKinds.some((candidate) => candidate === kind)
+}
 
 /** A new id for a token. Phone-home tokens take their request's id instead. */
-export function newTokenId(kind: 'client' | 'join'): string {
+export function newTokenId(kind: BearerKind | 'join'): string {
   return randomBytes(idBytes[kind]).toString('hex')
 }
 
@@ -40,7 +55,7 @@ export function mintToken(
   const secret = randomBytes(32).toString('hex')
   const plainId = id.replaceAll('-', '')
   const start = `${forms[kind].prefix}_${plainId}_${secret}`
-  const token = kind === 'client' ? `${start}_${checksum(start)}` : kind === 'join' ? `${start}_${extra}` : start
+  const token = isBearer(kind) ? `${start}_${checksum(start)}` : kind === 'join' ? `${start}_${extra}` : start
   if (parseToken(kind, token) === undefined) throw new RangeError(`«${id}» is no id for a ${kind} token`)
   return { token, secretHash: hashSecret(secret) }
 }
@@ -50,8 +65,17 @@ export function parseToken(kind: TokenKind, text: string): ParsedToken | undefin
   const match = forms[kind].form.exec(text.trim())
   const { id, secret, extra } = match?.groups ?? {}
   if (id === undefined || secret === undefined || extra === undefined) return undefined
-  if (kind !== 'client') return { id, secret, extra }
-  return checksum(`${forms.client.prefix}_${id}_${secret}`) === extra ? { id, secret, extra: '' } : undefined
+  if (!isBearer(kind)) return { id, secret, extra }
+  return checksum(`${forms[kind].prefix}_${id}_${secret}`) === extra ? { id, secret, extra: '' } : undefined
+}
+
+/** Takes a token of a caller of the client API apart, whichever sort it is. */
+export function parseBearer(text: string): (ParsedToken & { readonly kind: BearerKind }) | undefined {
+  for (const kind of bearerKinds) {
+    const parsed = parseToken(kind, text)
+    if (parsed !== undefined) return { ...parsed, kind }
+  }
+  return undefined
 }
 
 export function hashSecret(secret: string): Buffer {

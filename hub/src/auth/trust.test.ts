@@ -9,7 +9,7 @@ import { expectRefusal } from '../../testing/expect.js'
 import { defaultOrphanPolicy } from '../domain/orphan/orphan.js'
 import { HubError } from '../domain/error/errors.js'
 import { createLogger } from '../observe/log.js'
-import { makeKeyring, parseKey, UnsealError } from '../secrets/keyring.js'
+import { makeKeyring, UnsealError } from '../secrets/keyring.js'
 import {
   authenticateClient,
   createBootstrapToken,
@@ -79,9 +79,6 @@ void t.test('the keyring', async (t) => {
   }
   const rotated = makeKeyring([randomBytes(32), key])
   t.equal(rotated.open('host.user-data', 'a', sealed).toString(), 'secret text', 'an older key still opens')
-  t.equal(parseKey(key.toString('hex')).length, 32)
-  t.equal(parseKey(`${key.toString('base64')}\n`).length, 32)
-  t.throws(() => parseKey('short'), RangeError)
 })
 
 function opens(work: () => unknown): boolean {
@@ -146,12 +143,16 @@ void t.test('join tokens let one in, once', async (t) => {
       family: 'simulated',
       kind: 'DYNAMIC',
       config: {},
-      credentials: { apiToken: 'canary-credential' },
+      credentials: { kind: 'own', value: { apiToken: 'canary-credential' } },
       labels: {},
       annotations: {},
       autoAcceptMachines: false,
       draining: false,
       orphanPolicy: defaultOrphanPolicy,
+      region: '',
+      residency: [],
+      owner: { name: '', organizationId: null, workspaceId: null },
+      pool: undefined,
     }),
   )
   const make = (ttlMs: number) =>
@@ -196,7 +197,7 @@ void t.test('client tokens', async (t) => {
   const first = await Promise.all([createBootstrapToken(db), createBootstrapToken(db), createBootstrapToken(db)])
   t.equal(first.filter((token) => token !== undefined).length, 1, 'replicas that start at once make one first token')
   const { id, token } = await createClientToken(db, { name: 'ci', ttlMs: 60_000 })
-  t.match(await authenticateClient(db, token), { id, name: 'ci' })
+  t.match(await authenticateClient(db, token), { tokenId: id, tokenName: 'ci' })
   t.ok(await revokeClientToken(db, id))
   t.equal(await authenticateClient(db, token), undefined)
   t.notOk(await revokeClientToken(db, 'nobody'))

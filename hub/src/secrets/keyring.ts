@@ -1,19 +1,48 @@
-import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto'
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  hkdfSync,
+  randomBytes,
+  timingSafeEqual,
+} from 'node:crypto'
 
 // Envelope encryption. Every value has a data key of its own, wrapped by a key-encryption key that is never in the database.
 //
 // Sealed form: version (1 byte) | key id (8) | wrap nonce (12) | wrapped data key (32) | wrap tag (16) | nonce (12) | tag (16) | ciphertext.
-// Both layers are AES-256-GCM, and both bind version, key id, purpose and id as associated data: what was sealed for one row opens in no other.
+// Both layers are AES-256-GCM and bind what the value is for and whose it is as associated data: what was sealed for one row opens in no other. Form 2 binds the key's
+// id to the wrapping alone, so that a data key can be wrapped anew and the value itself stays as it is; form 1 bound it to both, and is only read.
 
 /** What a sealed value is for. */
 export type SecretPurpose =
-  'host.user-data' | 'request.user-data' | 'request.phone-home' | 'provider.credentials' | 'authority.key'
+  | 'host.user-data'
+  | 'host-set.user-data'
+  | 'request.user-data'
+  | 'request.phone-home'
+  | 'provider.credentials'
+  | 'authority.key'
+  | 'secret.data'
 
 export interface Keyring {
-  /** @param id of the row that the value belongs to. */
+  /** The id of the key that seals, as hexadecimal digits. It tells nothing of the key. */
+  readonly activeKeyId: string
+  /** The ids of all keys, the active one first. */
+  readonly keyIds: readonly string[]
+  /** @param id of the row that the value belongs to; see {@link secretVersionId} for those with longer keys. */
   seal(purpose: SecretPurpose, id: string, plain: string | Uint8Array): Buffer
   /** @throws {@link UnsealError} where the value is damaged, is another row's, or was sealed with a key that is not here. */
   open(purpose: SecretPurpose, id: string, sealed: Buffer): Buffer
+  /**
+   * The same value with its data key wrapped by the active key; undefined where it is already.
+   *
+   * @throws UnsealError as `open` does.
+   */
+  rewrap(purpose: SecretPurpose, id: string, sealed: Buffer): Buffer | undefined
+  /** A digest by which the same data is known again, and which tells nobody without the key anything: guesses cannot be tried on it. Begins with the id of the active key. */
+  digest(data: Uint8Array): Buffer
+  /** Whether a digest was made of this data. False where its key is not here any more. */
+  isDigestOf(digest: Uint8Array, data: Uint8Array): boolean
 }
 
 /** A sealed value cannot be opened. The message says why, and never what. */
@@ -21,104 +50,148 @@ export class UnsealError extends Error {
   override readonly name = 'UnsealError'
 }
 
-const version = 1
+/** What the data of a version of a secret is bound to. */
+export function secretVersionId(organizationId: string, secretId: string, version: number): string {
+  return `${organizationId}/${secretId}/${version}`
+}
+
+/** The id of the key that wraps a sealed value, as hexadecimal digits. */
+export function wrappingKeyId(sealed: Buffer): string {
+  return sealed.subarray(1, headerBytes).toString('hex')
+}
+
+const currentForm = 2
+const boundToKeyForm = 1
 const keyIdBytes = 8
 const nonceBytes = 12
 const tagBytes = 16
-const keyBytes = 32
+export const keyBytes = 32
 const headerBytes = 1 + keyIdBytes
 const wrapBytes = nonceBytes + keyBytes + tagBytes
 
 /**
  * A keyring of one or more key-encryption keys of 32 bytes: the first seals, all of them open.
  *
- * @throws RangeError where a key is of another length.
+ * @throws RangeError where a key is of another length, or given twice.
  */
 export function makeKeyring(keys: readonly [Uint8Array, ...Uint8Array[]]): Keyring {
-  const byId = new Map(keys.map((key) => [keyId(key).toString('hex'), key]))
-  const [current] = keys
   for (const key of keys)
     if (key.length !== keyBytes)
       throw new RangeError(`a key-encryption key has ${keyBytes} bytes, this one ${key.length}`)
+  const byId = new Map(keys.map((key) => [keyIdOf(key).toString('hex'), key]))
+  if (byId.size < keys.length) throw new RangeError('the same key-encryption key is given twice')
+  const [active] = keys
+  const activeHeader = Buffer.concat([Buffer.of(currentForm), keyIdOf(active)])
+  const activeKeyId = keyIdOf(active).toString('hex')
+
+  const seal = (purpose: SecretPurpose, id: string, plain: string | Uint8Array): Buffer => {
+    const dataKey = randomBytes(keyBytes)
+    const body = encrypt(dataKey, Buffer.from(plain), boundToBody(activeHeader, purpose, id))
+    return Buffer.concat([wrap(active, activeHeader, dataKey, purpose, id), body])
+  }
+  const openParts = (purpose: SecretPurpose, id: string, sealed: Buffer) => {
+    const form = sealed[0]
+    if (
+      sealed.length < headerBytes + wrapBytes + nonceBytes + tagBytes ||
+      (form !== currentForm && form !== boundToKeyForm)
+    )
+      throw new UnsealError('the sealed value is damaged, or of a newer version')
+    const header = sealed.subarray(0, headerBytes)
+    const key = byId.get(wrappingKeyId(sealed))
+    if (key === undefined)
+      throw new UnsealError(`the value was sealed with key ${wrappingKeyId(sealed)}, which this hub was not given`)
+    const dataKey = unwrap(key, sealed.subarray(headerBytes, headerBytes + wrapBytes), boundTo(header, purpose, id))
+    return { header, dataKey, body: sealed.subarray(headerBytes + wrapBytes) }
+  }
+  const open = (purpose: SecretPurpose, id: string, sealed: Buffer): Buffer => {
+    const { header, dataKey, body } = openParts(purpose, id, sealed)
+    return decrypt(dataKey, body, boundToBody(header, purpose, id))
+  }
   return {
-    seal: (purpose, id, plain) => {
-      const header = Buffer.concat([Buffer.of(version), keyId(current)])
-      const bound = associatedData(header, purpose, id)
-      const dataKey = randomBytes(keyBytes)
-      const wrapped = encrypt(current, dataKey, bound)
-      const body = encrypt(dataKey, Buffer.from(plain), bound)
-      return Buffer.concat([header, wrapped.nonce, wrapped.text, wrapped.tag, body.nonce, body.tag, body.text])
+    activeKeyId,
+    keyIds: [...byId.keys()],
+    seal,
+    open,
+    rewrap: (purpose, id, sealed) => {
+      if (sealed[0] === currentForm && wrappingKeyId(sealed) === activeKeyId) return undefined
+      if (sealed[0] === boundToKeyForm) return seal(purpose, id, open(purpose, id, sealed))
+      const { dataKey, body } = openParts(purpose, id, sealed)
+      // The value itself is tried as well: what does not open today must not be passed on as if it did.
+      decrypt(dataKey, body, boundToBody(activeHeader, purpose, id))
+      return Buffer.concat([wrap(active, activeHeader, dataKey, purpose, id), body])
     },
-    open: (purpose, id, sealed) => {
-      if (sealed.length < headerBytes + wrapBytes + nonceBytes + tagBytes || sealed[0] !== version) {
-        throw new UnsealError('the sealed value is damaged, or of a newer version')
-      }
-      const header = sealed.subarray(0, headerBytes)
-      const key = byId.get(header.subarray(1).toString('hex'))
-      if (key === undefined) {
-        throw new UnsealError(
-          `the value was sealed with key ${header.subarray(1).toString('hex')}, which this hub was not given`,
-        )
-      }
-      const bound = associatedData(header, purpose, id)
-      const wrap = sealed.subarray(headerBytes, headerBytes + wrapBytes)
-      const body = sealed.subarray(headerBytes + wrapBytes)
-      const dataKey = decrypt(
-        key,
-        wrap.subarray(0, nonceBytes),
-        wrap.subarray(nonceBytes, nonceBytes + keyBytes),
-        wrap.subarray(nonceBytes + keyBytes),
-        bound,
-      )
-      return decrypt(
-        dataKey,
-        body.subarray(0, nonceBytes),
-        body.subarray(nonceBytes + tagBytes),
-        body.subarray(nonceBytes, nonceBytes + tagBytes),
-        bound,
-      )
+    digest: (data) => digestOf(active, data),
+    isDigestOf: (digest, data) => {
+      const key = byId.get(Buffer.from(digest.subarray(0, keyIdBytes)).toString('hex'))
+      if (key === undefined) return false
+      const expected = digestOf(key, data)
+      return digest.length === expected.length && timingSafeEqual(digest, expected)
     },
   }
 }
 
-/**
- * Reads a key-encryption key from text: 64 hexadecimal digits, or 32 bytes in base64.
- *
- * @throws RangeError for anything else.
- */
-export function parseKey(text: string): Uint8Array {
-  const trimmed = text.trim()
-  if (/^[0-9a-f]{64}$/i.test(trimmed)) return Buffer.from(trimmed, 'hex')
-  const bytes = Buffer.from(trimmed, 'base64')
-  if (/^[A-Za-z0-9+/_-]{43}=?$/.test(trimmed) && bytes.length === keyBytes) return bytes
-  throw new RangeError(
-    'a key-encryption key is 64 hexadecimal digits or 32 bytes in base64; `openssl rand -hex 32` makes one',
-  )
+/** The key's id, and an HMAC under a key that is derived for nothing else (RFC 5869). */
+function digestOf(key: Uint8Array, data: Uint8Array): Buffer {
+  const derived = Buffer.from(hkdfSync('sha256', key, '', 'slipway digest', keyBytes))
+  return Buffer.concat([keyIdOf(key), createHmac('sha256', derived).update(data).digest()])
 }
 
 /** Names a key without telling anything of it. */
-function keyId(key: Uint8Array): Buffer {
+function keyIdOf(key: Uint8Array): Buffer {
   return createHash('sha256').update('slipway key id').update(key).digest().subarray(0, keyIdBytes)
 }
 
-function associatedData(header: Buffer, purpose: SecretPurpose, id: string): Buffer {
+/** What a wrapped data key is bound to. */
+function boundTo(header: Buffer, purpose: SecretPurpose, id: string): Buffer {
   return Buffer.concat([header, Buffer.from(`${purpose}\0${id}`, 'utf8')])
 }
 
-function encrypt(key: Uint8Array, plain: Uint8Array, bound: Buffer): { nonce: Buffer; text: Buffer; tag: Buffer } {
+/** What a value is bound to: from form 2 on, to no key-encryption key. */
+function boundToBody(header: Buffer, purpose: SecretPurpose, id: string): Buffer {
+  return boundTo(header[0] === boundToKeyForm ? header : header.subarray(0, 1), purpose, id)
+}
+
+/** Header, nonce, wrapped data key and tag. */
+function wrap(key: Uint8Array, header: Buffer, dataKey: Buffer, purpose: SecretPurpose, id: string): Buffer {
+  const nonce = randomBytes(nonceBytes)
+  const cipher = createCipheriv('aes-256-gcm', key, nonce)
+  cipher.setAAD(boundTo(header, purpose, id))
+  const text = Buffer.concat([cipher.update(dataKey), cipher.final()])
+  return Buffer.concat([header, nonce, text, cipher.getAuthTag()])
+}
+
+function unwrap(key: Uint8Array, wrapped: Buffer, bound: Buffer): Buffer {
+  const nonce = wrapped.subarray(0, nonceBytes)
+  const text = wrapped.subarray(nonceBytes, nonceBytes + keyBytes)
+  return decipher(key, nonce, text, wrapped.subarray(nonceBytes + keyBytes), bound)
+}
+
+/** Nonce, tag and ciphertext. */
+function encrypt(key: Uint8Array, plain: Uint8Array, bound: Buffer): Buffer {
   const nonce = randomBytes(nonceBytes)
   const cipher = createCipheriv('aes-256-gcm', key, nonce)
   cipher.setAAD(bound)
   const text = Buffer.concat([cipher.update(plain), cipher.final()])
-  return { nonce, text, tag: cipher.getAuthTag() }
+  return Buffer.concat([nonce, cipher.getAuthTag(), text])
 }
 
-function decrypt(key: Uint8Array, nonce: Buffer, text: Buffer, tag: Buffer, bound: Buffer): Buffer {
-  const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: tagBytes })
-  decipher.setAAD(bound)
-  decipher.setAuthTag(tag)
+function decrypt(key: Uint8Array, body: Buffer, bound: Buffer): Buffer {
+  const nonce = body.subarray(0, nonceBytes)
+  return decipher(
+    key,
+    nonce,
+    body.subarray(nonceBytes + tagBytes),
+    body.subarray(nonceBytes, nonceBytes + tagBytes),
+    bound,
+  )
+}
+
+function decipher(key: Uint8Array, nonce: Buffer, text: Buffer, tag: Buffer, bound: Buffer): Buffer {
+  const opening = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: tagBytes })
+  opening.setAAD(bound)
+  opening.setAuthTag(tag)
   try {
-    return Buffer.concat([decipher.update(text), decipher.final()])
+    return Buffer.concat([opening.update(text), opening.final()])
   } catch (error) {
     throw new UnsealError('the sealed value was changed, or belongs to another row', { cause: error })
   }

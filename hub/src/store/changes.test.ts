@@ -1,7 +1,17 @@
+import fc from 'fast-check'
 import { sql } from 'kysely'
 import t from 'tap'
+import { expectRefusal } from '../../testing/expect.js'
 import { withDatabase } from '../../testing/index.js'
-import { headRevision, readChangesAfter, readConsistently, type Revision } from './changes.js'
+import { HubError } from '../domain/error/errors.js'
+import {
+  decodeRevision,
+  encodeRevision,
+  headRevision,
+  readChangesAfter,
+  readConsistently,
+  type Revision,
+} from './changes.js'
 import type { Db } from './database.js'
 
 const insertClass = (name: string) => sql`insert into machine_classes (id, name) values (gen_random_uuid(), ${name})`
@@ -59,3 +69,46 @@ void t.test(
     t.strictSame((await readAll(db, whole.next, 2)).rows, [])
   },
 )
+
+void t.test('a place that somebody made up is refused before the database is asked', async (t) => {
+  const { db } = await withDatabase(t)
+  const given = encodeRevision('epoch', await headRevision(db))
+  t.strictSame(encodeRevision('epoch', decodeRevision('epoch', given)), given)
+  const forged = (...parts: readonly unknown[]) =>
+    Buffer.from(JSON.stringify([2, 'epoch', ...parts])).toString('base64url')
+  for (const parts of [
+    ['5:3:'],
+    ['0:3:'],
+    ['1:5:,,'],
+    ['1:5:7'],
+    ['3:9:5,4'],
+    ['1:99999999999999999999:'],
+    ['1:9223372036854775808:'],
+    ['1:5:', '1:5:', 1.5],
+    ['1:5:', '1:5:', 1e300],
+    ['1:5:', '5:1:', 1],
+    ['1:5:', "1:5:'", 1],
+  ])
+    await expectRefusal(
+      t,
+      Promise.resolve().then(() => decodeRevision('epoch', forged(...parts))),
+      'INVALID_REVISION',
+      JSON.stringify(parts),
+    )
+  await t.test('and what is not refused can be read from', async () => {
+    const xids = fc.array(fc.bigInt(1n, 2n ** 63n - 1n), { minLength: 2, maxLength: 6 })
+    await fc.assert(
+      fc.asyncProperty(xids, fc.boolean(), async (numbers, ordered) => {
+        const [xmin = 1n, ...rest] = ordered ? numbers.toSorted((a, b) => (a < b ? -1 : a > b ? 1 : 0)) : numbers
+        const text = `${xmin}:${rest.pop() ?? xmin}:${rest.join(',')}`
+        try {
+          await readChangesAfter(db, decodeRevision('epoch', forged(text)), 1)
+        } catch (error) {
+          return error instanceof HubError && error.reason === 'INVALID_REVISION'
+        }
+        return true
+      }),
+      { numRuns: 60 },
+    )
+  })
+})

@@ -1,6 +1,6 @@
 import { sql } from 'kysely'
 import { HubError } from '../domain/error/errors.js'
-import type { Db, Tx } from './database.js'
+import { inSnapshot, type Db, type Tx } from './database.js'
 import type { ChangeRow, EventRow } from './tables.js'
 
 // The watch feeds. A place in a feed is a snapshot of the database: what that shows has been delivered. What a later snapshot shows beyond it comes next, in the order of
@@ -16,7 +16,22 @@ export interface Revision {
   readonly within?: { readonly snapshot: string; readonly id: number }
 }
 
-const snapshotPattern = /^\d{1,20}:\d{1,20}:[\d,]*$/
+const snapshotPattern = /^\d{1,19}:\d{1,19}:(\d{1,19}(,\d{1,19})*)?$/
+/** What is read as a 64-bit number by the database, and is one here as well. */
+const highestXid = 2n ** 63n - 1n
+
+/** Whether the database would take a text for a snapshot. Clients give them back, and what they give is not always what they were given. */
+function isSnapshot(text: unknown): text is string {
+  if (typeof text !== 'string' || !snapshotPattern.test(text)) return false
+  const { xmin, xmax, open } = boundsOf(text)
+  const between = open.map(BigInt)
+  return (
+    xmin > 0n &&
+    xmin <= xmax &&
+    xmax <= highestXid &&
+    between.every((xid, index) => xid >= (between[index - 1] ?? xmin) && xid < xmax)
+  )
+}
 
 /** An opaque token. It carries the database's epoch: revisions mean nothing in another one. */
 export function encodeRevision(epoch: string, { seen, within }: Revision): string {
@@ -38,7 +53,7 @@ export function decodeRevision(epoch: string, text: string): Revision {
   }
   if (!Array.isArray(parts) || parts[0] !== 2) throw invalid
   const [, ofEpoch, seen, snapshot, id] = parts as unknown[]
-  if (typeof ofEpoch !== 'string' || typeof seen !== 'string' || !snapshotPattern.test(seen)) throw invalid
+  if (typeof ofEpoch !== 'string' || !isSnapshot(seen)) throw invalid
   if (ofEpoch !== epoch) {
     throw new HubError(
       'REVISION_COMPACTED',
@@ -46,8 +61,8 @@ export function decodeRevision(epoch: string, text: string): Revision {
     )
   }
   if (parts.length === 3) return { seen }
-  if (typeof snapshot !== 'string' || !snapshotPattern.test(snapshot) || typeof id !== 'number') throw invalid
-  return { seen, within: { snapshot, id } }
+  if (!isSnapshot(snapshot) || !Number.isSafeInteger(id)) throw invalid
+  return { seen, within: { snapshot, id: Number(id) } }
 }
 
 interface Bounds {
@@ -80,10 +95,7 @@ export function laterSnapshot(one: string, other: string): string {
 
 /** Reads under one snapshot, and gives the revision that goes on from exactly there. */
 export async function readConsistently<T>(db: Db, work: (tx: Tx, revision: Revision) => Promise<T>): Promise<T> {
-  return db
-    .transaction()
-    .setIsolationLevel('repeatable read')
-    .execute(async (tx) => work(tx, await headRevision(tx)))
+  return inSnapshot(db, async (tx) => work(tx, await headRevision(tx)))
 }
 
 /** A place from which everything that is committed from now on is delivered. */

@@ -1,7 +1,16 @@
 import { sql } from 'kysely'
 import t from 'tap'
 import { withDatabase } from '../../testing/index.js'
-import { inTransaction, isConnectionLoss, type Tx } from './database.js'
+import {
+  inSnapshot,
+  inTransaction,
+  isConnectionLoss,
+  onOneConnection,
+  openDatabase,
+  reachingOnly,
+  type Db,
+  type Tx,
+} from './database.js'
 
 void t.test('a connection that is lost between two statements of a transaction', async (t) => {
   const { db } = await withDatabase(t)
@@ -77,4 +86,41 @@ void t.test('statements that were prepared before a migration', async (t) => {
   await sql`alter table growing add column name text`.execute(db)
   const alone = await sql<object>`select * from growing where id = ${1}`.execute(db)
   t.strictSame(alone.rows, [{ id: 1, size: null, name: null }], 'and by themselves')
+})
+
+void t.test('the database as one call of a tenant reaches it', async (t) => {
+  const { db, url } = await withDatabase(t)
+  const pool = openDatabase({
+    connectionString: url,
+    role: 'slipway_tenant',
+    poolSize: 1,
+    onIdleError: () => undefined,
+  })
+  t.teardown(() => pool.destroy())
+  const { id } = await db.selectFrom('organizations').select('id').executeTakeFirstOrThrow()
+  const nowhere = { organizationIds: [], workspaces: [] }
+  const reach = (organizationIds: readonly string[], more: object = {}) =>
+    reachingOnly(pool, {
+      read: { organizationIds, workspaces: [] },
+      write: nowhere,
+      tokenId: 'x',
+      principalId: '',
+      ...more,
+    })
+  const names = async (reader: Db) =>
+    (await reader.selectFrom('workspaces').select('name').execute()).map((row) => row.name)
+  const own = reach([id])
+  t.strictSame(await names(own), ['default'], 'a statement that stands alone')
+  t.strictSame(await names(reach([])), [], 'another call on the same connection')
+  t.strictSame(await names(pool), [], 'what says nothing sees nothing')
+  t.strictSame(await inTransaction(own, (tx) => names(tx)), ['default'], 'a transaction')
+  t.strictSame(await inSnapshot(own, (tx) => names(tx)), ['default'], 'a snapshot')
+  t.strictSame(await onOneConnection(own, (connection) => names(connection)), ['default'], 'reads on one connection')
+  t.strictSame(await names(pool), [], 'and nothing stays behind on the connection')
+  const rename = sql`update workspaces set display_name = 'x' where name = 'default' returning 1`
+  t.equal((await rename.execute(own)).rows.length, 0, 'what may be read may not therefore be changed')
+  const writing = reach([id], { write: { organizationIds: [], workspaces: ['default'] } })
+  t.equal((await rename.execute(writing)).rows.length, 1)
+  await t.rejects(sql`select * from providers`.execute(own), { code: '42501' }, 'what is no tenant’s is refused')
+  t.strictSame(await names(own), ['default'], 'a statement that failed leaves the connection in order')
 })

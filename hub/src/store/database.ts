@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CompiledQuery, Kysely, PostgresDialect, sql, Transaction, type DatabaseConnection } from 'kysely'
 import pg from 'pg'
+import type { Scopes } from '../domain/access/decide.js'
 import { failpoint, PlantedFault, type TransactionPoint } from '../observe/failpoint.js'
 import { forgetPlans, isOutdatedPlan, PreparingClient } from './prepared.js'
 import type { Tables } from './tables.js'
@@ -48,6 +49,8 @@ export interface DatabaseOptions {
   readonly poolSize?: number
   /** PostgreSQL ends a transaction that stands still for this long, in ms. Default 30,000. */
   readonly idleInTransactionMs?: number
+  /** The role that each connection takes on: one that owns nothing and sees what row-level security lets it see. Absent: the login's own, as migrations need it. */
+  readonly role?: 'slipway_hub' | 'slipway_tenant'
   /** Called for errors of idle connections; they are replaced by themselves. */
   readonly onIdleError?: (error: Error) => void
 }
@@ -67,7 +70,80 @@ export function openDatabase(options: DatabaseOptions): Db {
   pool.on('error', (error) => options.onIdleError?.(error))
   // The pool listens to idle connections alone. One that is lost between two statements of a transaction would end the process; as it is, its next statement fails.
   pool.on('connect', (client) => client.on('error', () => undefined))
-  return new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
+  const { role } = options
+  const onCreateConnection = async (connection: DatabaseConnection) => {
+    // All statements are short. Those with limits that are not known beforehand look dear, and compiling one would take longer than a thousand of it.
+    await connection.executeQuery(CompiledQuery.raw(`set jit = off${role === undefined ? '' : `; set role ${role}`}`))
+  }
+  return new Kysely<Tables>({ dialect: new PostgresDialect({ pool, onCreateConnection }) })
+}
+
+/** What one call may see and change, for row-level security. */
+export interface Reach {
+  readonly read: Scopes
+  readonly write: Scopes
+  /** The token of the call: what it alone may see, such as its idempotency keys, is kept under this. */
+  readonly tokenId: string
+  /** Whose token it is: itself, its tokens and its roles it may see in any case. Empty: nobody's. */
+  readonly principalId: string
+}
+
+interface Limit {
+  readonly pool: Db
+  /** Tells the transaction how far it reaches, until its end. */
+  readonly setup: CompiledQuery
+}
+
+const limits = new WeakMap<object, Limit>()
+const setupText = `select set_config('slipway.read_organizations', $1, true), set_config('slipway.read_workspaces', $2, true),
+  set_config('slipway.write_organizations', $3, true), set_config('slipway.write_workspaces', $4, true), set_config('slipway.token', $5, true),
+  set_config('slipway.principal', $6, true)`
+
+/**
+ * The database as one call of a tenant reaches it. Each of its transactions, and each statement that stands alone, says first how far it reaches, in the same round trip; what
+ * says nothing reaches nothing.
+ *
+ * @param pool of connections with the role `slipway_tenant`.
+ */
+export function reachingOnly(pool: Db, { read, write, tokenId, principalId }: Reach): Db {
+  const values = [read.organizationIds, read.workspaces, write.organizationIds, write.workspaces].map((names) =>
+    names.join(','),
+  )
+  const setup = CompiledQuery.raw(setupText, [...values, tokenId, principalId])
+  const provider = {
+    provideConnection: <R>(run: (connection: DatabaseConnection) => Promise<R>): Promise<R> =>
+      pool.getExecutor().provideConnection((connection) => run(oneByOne(connection, setup))),
+  }
+  const none = {} as never
+  const db = new Kysely<Tables>({
+    config: none,
+    dialect: none,
+    driver: none,
+    executor: pool.getExecutor().withConnectionProvider(provider),
+  })
+  limits.set(db, { pool, setup })
+  return db
+}
+
+/** Makes each statement a transaction of its own that says first how far it reaches. All of it travels together. */
+function oneByOne(connection: DatabaseConnection, setup: CompiledQuery): DatabaseConnection {
+  return {
+    executeQuery: async <R>(query: CompiledQuery) => {
+      const sent = [
+        connection.executeQuery(CompiledQuery.raw('begin')),
+        connection.executeQuery(setup),
+        connection.executeQuery<R>(query),
+        // Where one of them failed, this rolls back.
+        connection.executeQuery(CompiledQuery.raw('commit')),
+      ] as const
+      const failed = (await Promise.allSettled(sent)).find((outcome) => outcome.status === 'rejected')
+      if (failed !== undefined) throw failed.reason
+      return sent[2]
+    },
+    streamQuery: () => {
+      throw new Error('rows are not streamed here')
+    },
+  }
 }
 
 export interface TransactionOptions {
@@ -135,14 +211,24 @@ async function untilDone<T>(run: () => Promise<T>): Promise<T> {
 
 /** Runs reads on one connection: those that are started together cost one round trip. */
 export function onOneConnection<T>(db: Db, reads: (connection: Db) => Promise<T>): Promise<T> {
+  if (limits.has(db)) return transact(db, reads, true)
   return db.getExecutor().provideConnection((connection) => reads(over(db, connection, () => true)))
 }
 
+/** Runs reads under one snapshot. */
+export function inSnapshot<T>(db: Db, reads: (tx: Tx) => Promise<T>): Promise<T> {
+  return transact(db, reads, true, 'begin isolation level repeatable read')
+}
+
 /** One transaction. Kysely's own would hold each statement back until the one before it is answered. */
-function transact<T>(db: Db, work: (tx: Tx) => Promise<T>, readsFirst: boolean): Promise<T> {
-  return db.getExecutor().provideConnection(async (connection) => {
+function transact<T>(db: Db, work: (tx: Tx) => Promise<T>, readsFirst: boolean, begin = 'begin'): Promise<T> {
+  const limit = limits.get(db)
+  return (limit?.pool ?? db).getExecutor().provideConnection(async (connection) => {
     let open = true
-    const begun = connection.executeQuery(CompiledQuery.raw('begin')).catch((error: unknown) => {
+    const begun = Promise.all([
+      connection.executeQuery(CompiledQuery.raw(begin)),
+      limit === undefined ? undefined : connection.executeQuery(limit.setup),
+    ]).catch((error: unknown) => {
       open = false
       throw error
     })

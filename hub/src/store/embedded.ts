@@ -338,28 +338,29 @@ function packaged(dataDir: string): Binaries | undefined {
   const bin = (name: string) => join(native, 'bin', os === 'windows' ? `${name}.exe` : name)
   const env = {
     ...process.env,
-    LD_LIBRARY_PATH: [libraryLinks(native, dataDir), process.env['LD_LIBRARY_PATH']].filter(Boolean).join(':'),
+    LD_LIBRARY_PATH: [...libraryFolders(native, dataDir), process.env['LD_LIBRARY_PATH']].filter(Boolean).join(':'),
   }
   return versioned({ initdb: bin('initdb'), postgres: bin('postgres'), env })
 }
 
 /**
- * The package's libraries under the names that its binaries ask for. Its own install script makes these links, but npm may be told not to run install scripts.
+ * Where the package's libraries are under the names that its binaries ask for. Its own install script makes these links, but npm may be told not to run install scripts.
  */
-function libraryLinks(native: string, dataDir: string): string {
+function libraryFolders(native: string, dataDir: string): readonly string[] {
   const file = join(native, 'pg-symlinks.json')
   const links = existsSync(file)
     ? (JSON.parse(readFileSync(file, 'utf8')) as { readonly source: string; readonly target: string }[])
     : []
   const packageRoot = dirname(native)
-  if (links.every((link) => existsSync(join(packageRoot, link.target)))) return ''
+  if (links.every((link) => existsSync(join(packageRoot, link.target)))) return []
   const folder = join(dataDir, 'lib')
   mkdirSync(folder, { recursive: true, mode: 0o755 })
   const present = new Set(readdirSync(folder))
   for (const { source, target } of links) {
     if (!present.has(basename(target))) symlinkSync(join(packageRoot, source), join(folder, basename(target)))
   }
-  return folder
+  // What is loaded by a link looks for its own libraries beside the link, and not beside what that leads to.
+  return [folder, join(native, 'lib')]
 }
 
 /** Binaries on the PATH, or where Debian keeps them. */

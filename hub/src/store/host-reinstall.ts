@@ -95,6 +95,9 @@ export async function storeReinstall(tx: Tx, locked: HostOnMachine, reinstall: R
       reinstalls: sql<number>`reinstalls + 1`,
       desired_power: 'ON',
       desired_rescue: false,
+      waiting_for: '',
+      waiting_at: null,
+      waiting_until_at: null,
       last_error: null,
     })
     .where('provider_id', '=', machine.provider_id)

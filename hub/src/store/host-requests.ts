@@ -3,11 +3,14 @@ import type { BootstrapSecrets } from '../auth/bootstrap-secrets.js'
 import type { EventDraft, LastError, Price } from '../domain/facts.js'
 import type { HostRecord, RequestView } from '../domain/host/record.js'
 import { transitionMachine } from '../domain/machine/transitions.js'
-import type { RequestState } from '../domain/request/request.js'
+import { blamesPlace } from '../domain/placement/reliability.js'
+import { endingOf, type RequestState } from '../domain/request/request.js'
 import { transitionRequest } from '../domain/request/transitions.js'
 import type { Tx } from './database.js'
+import { countFailedCreate } from './place-failures.js'
 import { rowsAs } from './rows.js'
 import type { MachineRequestRow } from './tables.js'
+import { unadoptMachine } from './adoption.js'
 import { wishRequest } from './wishes.js'
 
 // Requests of hosts, as the reconciler makes and ends them, and the static machines that they take.
@@ -38,6 +41,8 @@ export interface NewRequest {
 
 export interface RequestDraft {
   readonly request: NewRequest
+  /** Whose turn it waits for. */
+  readonly lane: { readonly workspaceId: string; readonly priority: number }
   readonly secrets: BootstrapSecrets
 }
 
@@ -67,8 +72,11 @@ export async function insertRequests(tx: Tx, drafts: readonly RequestDraft[]): P
         ${drafts.map(({ secrets }) => secrets.phoneHomeExpiresAt)}::timestamptz[]
       )
     )
-    insert into work_items (provider_id, id, kind, due_at)
-    select i.provider_id, i.id, 'MACHINE_REQUEST', clock_timestamp() from unnest(${providers}::uuid[], ${ids}::uuid[]) as i (provider_id, id)
+    insert into work_items (provider_id, id, kind, due_at, workspace_id, priority)
+    select i.provider_id, i.id, 'MACHINE_REQUEST', clock_timestamp(), i.workspace_id, i.priority
+    from unnest(
+      ${providers}::uuid[], ${ids}::uuid[], ${drafts.map(({ lane }) => lane.workspaceId)}::uuid[], ${drafts.map(({ lane }) => lane.priority)}::smallint[]
+    ) as i (provider_id, id, workspace_id, priority)
   `.execute(tx)
 }
 
@@ -90,8 +98,8 @@ export async function lockFreeMachine(tx: Tx, machineIds: readonly string[]): Pr
   const result = await sql<{ id: string }>`
     select m.id
     from machines m
-    where m.id = any(${[...machineIds]}::uuid[]) and m.static and m.state = 'AVAILABLE' and not m.cordoned and not m.maintenance
-      and m.request_id is null
+    where m.id = any(${[...machineIds]}::uuid[]) and m.static and m.state = 'AVAILABLE' and not m.cordoned and m.paused_at is null
+      and not m.maintenance and m.request_id is null
       and not exists (
         select 1 from work_items w where w.provider_id = m.provider_id and w.id = m.id and (w.session_id is not null or w.due_at is not null)
       )
@@ -160,6 +168,7 @@ export async function cancelRequest(
     .where('provider_id', '=', request.providerId)
     .where('id', '=', request.id)
     .execute()
+  if (request.operation === 'ADOPT' && request.adoptExternalId === null) await unadoptMachine(tx, request)
   const free = transitionMachine('PROVISIONING', 'unallocated')
   await tx
     .updateTable('machines')
@@ -178,7 +187,7 @@ export async function cancelRequest(
   return [requestEvent(host, request, 'RequestGone', 'INFO', 'Cancelled before anyone had taken it up')]
 }
 
-/** Wishes that nothing of a host's request exists. `failure`: it is given up for that reason. */
+/** Wishes that nothing of a host's request exists, or that a server is let go of that was to be adopted. `failure`: it is given up for that reason. */
 export async function deprovisionRequest(
   tx: Tx,
   host: HostRecord,
@@ -186,12 +195,18 @@ export async function deprovisionRequest(
   failure: LastError | null,
 ): Promise<readonly EventDraft[]> {
   const key = { providerId: request.providerId, id: request.id }
+  const operation = endingOf(request.adoptExternalId, host.readyAt !== null)
   if (failure === null) {
-    await wishRequest(tx, key, { operation: 'DEPROVISION' })
+    await wishRequest(tx, key, { operation })
     return []
   }
   const state = transitionRequest(request.state, 'failed')
-  await wishRequest(tx, key, { operation: 'DEPROVISION', lastError: failure, ...(state !== undefined && { state }) })
+  if (request.adoptExternalId === null && blamesPlace(failure.code)) {
+    const place = { provider_id: request.providerId, type_id: request.typeId, location: request.location }
+    // Of clouds, machines are as good as what they were made of.
+    await countFailedCreate(tx, { ...place, static: request.typeId === '', machine_id: request.machineId })
+  }
+  await wishRequest(tx, key, { operation, lastError: failure, ...(state !== undefined && { state }) })
   return [requestEvent(host, request, 'RequestFailed', 'ERROR', `${failure.code}: ${failure.message}`)]
 }
 

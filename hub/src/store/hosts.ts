@@ -1,32 +1,45 @@
 import { sql } from 'kysely'
 import { v7 as uuid } from 'uuid'
+import type { Scopes } from '../domain/access/decide.js'
 import type { JsonObject, Labels, Shape } from '../domain/facts.js'
 import type { ClassSpec, HostState, PlacementWish } from '../domain/host/host.js'
+import type { PriorityRange } from '../domain/share/priority.js'
 import type { Keyring } from '../secrets/keyring.js'
 import type { Db, Tx } from './database.js'
 import { scheduleHost } from './host-schedule.js'
 import { labelConditions } from './label-filter.js'
 import { plannedAnew } from './prepared.js'
 import { rowsAs } from './rows.js'
+import { withinScopes } from './scopes.js'
 import type { HostRow } from './tables.js'
 
-export interface WorkspaceRef {
+export interface WorkspaceKey {
   readonly organizationId: string
   readonly id: string
   readonly name: string
 }
 
+export interface WorkspaceRef extends WorkspaceKey {
+  /** What its orders may be. */
+  readonly range: PriorityRange
+}
+
 export async function findWorkspaces(db: Db, names: readonly string[]): Promise<WorkspaceRef[]> {
   const rows = await db
     .selectFrom('workspaces')
-    .select(['organization_id', 'id', 'name'])
-    .where(sql<boolean>`name = any(${[...names]}::text[])`)
+    .select(['organization_id', 'id', 'name', 'priority', 'max_priority'])
+    .where(sql<boolean>`name = any(${[...names]}::text[]) and deleted_at is null`)
     .execute()
-  return rows.map((row) => ({ organizationId: row.organization_id, id: row.id, name: row.name }))
+  return rows.map((row) => ({
+    organizationId: row.organization_id,
+    id: row.id,
+    name: row.name,
+    range: { priority: row.priority, maxPriority: row.max_priority },
+  }))
 }
 
 export interface NewHost {
-  readonly workspace: WorkspaceRef
+  readonly workspace: WorkspaceKey
   readonly name: string
   readonly hostname: string
   readonly classId: string
@@ -40,7 +53,25 @@ export interface NewHost {
   readonly labels: Labels
   readonly annotations: Labels
   readonly protected: boolean
+  /** -1, 0 or 1. */
+  readonly priority: number
   readonly createdBy: string
+  /** Checked. Absent: none. */
+  readonly sshPublicKeys?: readonly string[]
+  readonly expiry?: NewExpiry
+  readonly member?: NewMember
+}
+
+/** When a host is to end: at a time, or so long after it was stored. */
+export type NewExpiry = { readonly at: Date } | { readonly lifetimeMs: number }
+
+/** The set that a host is made for, and its number in it. */
+export interface NewMember {
+  readonly setId: string
+  readonly setName: string
+  readonly ordinal: number
+  readonly revision: number
+  readonly domain: string
 }
 
 /** An order as it was stored. */
@@ -69,11 +100,17 @@ export async function insertHosts(
   })
   const made = await sql<HostRow>`
     insert into hosts (organization_id, id, workspace_id, workspace_name, name, hostname, class_id, class_name, class_spec, shape, placement,
-                       provider_data, labels, annotations, protected, state, state_message, conditions, created_by)
-    select * from ${rowsAs(
+                       provider_data, labels, annotations, protected, priority, state, state_message, conditions, created_by, host_set_id,
+                       host_set_name, host_set_ordinal, host_set_revision, host_set_domain, ssh_public_keys, expires_at, expiry_look_at)
+    select organization_id, id, workspace_id, workspace_name, name, hostname, class_id, class_name, class_spec, shape, placement,
+           provider_data, labels, annotations, protected, priority, state, state_message, conditions, created_by, host_set_id, host_set_name,
+           host_set_ordinal, host_set_revision, host_set_domain, ssh_public_keys, coalesce(expires_at, clock_timestamp() + lifetime_ms * interval '1 millisecond'),
+           case when expires_at is not null or lifetime_ms is not null then clock_timestamp() end
+    from ${rowsAs(
       `h (organization_id uuid, id uuid, workspace_id uuid, workspace_name text, name text, hostname text, class_id uuid, class_name text,
-          class_spec jsonb, shape jsonb, placement jsonb, provider_data jsonb, labels jsonb, annotations jsonb, protected boolean, state text,
-          state_message text, conditions jsonb, created_by text)`,
+          class_spec jsonb, shape jsonb, placement jsonb, provider_data jsonb, labels jsonb, annotations jsonb, protected boolean, priority smallint,
+          state text, state_message text, conditions jsonb, created_by text, host_set_id uuid, host_set_name text, host_set_ordinal bigint,
+          host_set_revision bigint, host_set_domain text, ssh_public_keys text[], expires_at timestamptz, lifetime_ms float8)`,
       drafts.map(({ id, host }) => ({
         organization_id: host.workspace.organizationId,
         id,
@@ -90,10 +127,14 @@ export async function insertHosts(
         labels: host.labels,
         annotations: host.annotations,
         protected: host.protected,
+        priority: host.priority,
         state: 'ORDERED',
         state_message: 'Looking for a place',
         conditions: [{ type: 'Accepted', status: 'TRUE', reason: 'Ordered', message: '', lastTransitionAt: now }],
         created_by: host.createdBy,
+        ssh_public_keys: host.sshPublicKeys ?? [],
+        ...memberColumns(host.member),
+        ...expiryColumns(host.expiry),
       })),
     )}
     on conflict (workspace_name, name) where state <> 'RELEASED' do nothing
@@ -109,6 +150,22 @@ export async function insertHosts(
     stored.filter((host) => host !== undefined),
   )
   return stored
+}
+
+function memberColumns(member: NewMember | undefined): object {
+  if (member === undefined) return {}
+  return {
+    host_set_id: member.setId,
+    host_set_name: member.setName,
+    host_set_ordinal: member.ordinal,
+    host_set_revision: member.revision,
+    host_set_domain: member.domain,
+  }
+}
+
+function expiryColumns(expiry: NewExpiry | undefined): object {
+  if (expiry === undefined) return {}
+  return 'at' in expiry ? { expires_at: expiry.at } : { lifetime_ms: expiry.lifetimeMs }
 }
 
 async function insertHostSecrets(tx: Tx, hosts: readonly NewHostRow[]): Promise<void> {
@@ -159,6 +216,8 @@ export interface HostListFilter {
   readonly classes: readonly string[]
   readonly labelSelector: string
   readonly showReleased: boolean
+  /** Undefined: all. */
+  readonly within?: Scopes | undefined
 }
 
 /** @param after workspace, name and id of the last one of the page before. */
@@ -180,6 +239,7 @@ export async function listHosts(
     query = query.where(sql<boolean>`(workspace_name, name, id) > (${after[0]}, ${after[1]}, ${after[2]}::uuid)`)
   }
   if (filter.workspace !== undefined) query = query.where('workspace_name', '=', filter.workspace)
+  if (filter.within !== undefined) query = query.where(withinScopes('host', filter.within))
   if (filter.states.length > 0) query = query.where('state', 'in', filter.states)
   else if (!filter.showReleased) query = query.where('state', '<>', 'RELEASED')
   if (filter.providers.length > 0) query = query.where('provider_name', 'in', filter.providers)
@@ -192,6 +252,14 @@ export interface HostChange {
   readonly labels?: Labels
   readonly annotations?: Labels
   readonly protected?: boolean
+  /** Null: never. */
+  readonly expiry?: NewExpiry | null
+}
+
+function expiryOf(expiry: NewExpiry | null) {
+  if (expiry === null) return sql<Date | null>`null`
+  if ('at' in expiry) return sql<Date | null>`${expiry.at}::timestamptz`
+  return sql<Date | null>`clock_timestamp() + ${expiry.lifetimeMs} * interval '1 millisecond'`
 }
 
 export async function updateHost(tx: Tx, row: HostRow, change: HostChange): Promise<HostRow> {
@@ -201,6 +269,12 @@ export async function updateHost(tx: Tx, row: HostRow, change: HostChange): Prom
       labels: JSON.stringify(change.labels ?? row.labels),
       annotations: JSON.stringify(change.annotations ?? row.annotations),
       protected: change.protected ?? row.protected,
+      ...(change.expiry !== undefined && { expires_at: expiryOf(change.expiry) }),
+      // Its end is looked at anew where it was moved, or is held no longer.
+      ...((change.expiry !== undefined || (change.protected ?? row.protected) !== row.protected) &&
+        (change.expiry ?? row.expires_at ?? row.expiry_look_at) !== null && {
+          expiry_look_at: sql<Date>`clock_timestamp()`,
+        }),
     })
     .where('organization_id', '=', row.organization_id)
     .where('id', '=', row.id)

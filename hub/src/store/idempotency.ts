@@ -7,7 +7,10 @@ export interface IdempotencyKey {
   /** Caller and method: a key means nothing to anyone else. */
   readonly scope: string
   readonly key: string
-  readonly requestHash: Buffer
+  /** Stored with the answer, to know the request again. */
+  readonly fingerprint: Buffer
+  /** Whether a stored fingerprint is of this very request. */
+  readonly isOf: (fingerprint: Buffer) => boolean
 }
 
 /**
@@ -37,7 +40,7 @@ export async function findAnswers(
     keys.flatMap((key): [IdempotencyKey, Uint8Array | HubError][] => {
       const row = byName.get(nameOf(key))
       if (row === undefined) return []
-      return [[key, row.request_hash.equals(key.requestHash) ? row.response : keyReused(key)]]
+      return [[key, key.isOf(row.request_hash) ? row.response : keyReused(key)]]
     }),
   )
 }
@@ -62,7 +65,7 @@ export async function storeAnswers(
     insert into idempotency_keys (scope, key, request_hash, response)
     select * from unnest(
       ${answers.map(({ key }) => key.scope)}::text[], ${answers.map(({ key }) => key.key)}::text[],
-      ${answers.map(({ key }) => key.requestHash)}::bytea[], ${answers.map(({ answer }) => Buffer.from(answer))}::bytea[]
+      ${answers.map(({ key }) => key.fingerprint)}::bytea[], ${answers.map(({ answer }) => Buffer.from(answer))}::bytea[]
     )
   `.execute(tx)
 }

@@ -2,12 +2,15 @@ import { sql } from 'kysely'
 import { v7 as uuid } from 'uuid'
 import type { Address, EventDraft, Hardware, JsonObject, Labels, PowerState } from '../domain/facts.js'
 import { mergeConditions } from '../domain/request/apply-report.js'
+import { isKnown } from '../domain/machine/identity.js'
+import { doingOperation } from '../domain/machine/lifecycle.js'
+import { transitionMachine } from '../domain/machine/transitions.js'
 import { shortName } from '../domain/names.js'
 import type { Tx } from './database.js'
 import { appendEvents } from './events.js'
 import { scheduleHost } from './host-schedule.js'
 import type { MachineRequestRow, MachineRow } from './tables.js'
-import { wishMachine } from './wishes.js'
+import { wishMachine, type ItemKey } from './wishes.js'
 
 // What providers see out there, against our records. Listings are believed as far as they go: only a complete one proves an absence.
 
@@ -23,6 +26,9 @@ export interface SeenMachine {
   readonly labels: Labels
   readonly providerData: JsonObject
   readonly addresses: readonly Address[]
+  /** The provider's rule by which it is to be accepted; empty: none. */
+  readonly acceptedByRule: string
+  readonly inUse: boolean
 }
 
 export interface SeenResource {
@@ -98,6 +104,7 @@ async function discover(
       power: machine.power ?? null,
       provider_labels: JSON.stringify(machine.labels),
       provider_data: JSON.stringify(machine.providerData),
+      in_use: machine.inUse,
       seen_at: now,
     })
     // Another instance of the provider may have told of it at the same moment.
@@ -111,15 +118,30 @@ async function discover(
     providerId: provider.id,
   }
   const events: EventDraft[] = [{ ...about, reason: 'MachineDiscovered', message: `Found as ${machine.externalId}` }]
-  if (autoAccept) {
-    await wishMachine(tx, { providerId: provider.id, id }, { state: 'VERIFYING', operation: 'VERIFY' })
-    events.push({
-      ...about,
-      reason: 'MachineAccepted',
-      message: `Accepted at once, as provider ${provider.name} is set to`,
-    })
+  const why = whyAccept(machine, machine.hardware ?? {}, autoAccept, provider.name)
+  if (why !== undefined) {
+    await accept(tx, { providerId: provider.id, id })
+    events.push({ ...about, reason: 'MachineAccepted', message: why })
   }
   return events
+}
+
+/** Why a machine is taken into service without a person; undefined: it is not. What is in use would be wiped, and of what is not known nobody can tell whether a rule means it. */
+function whyAccept(
+  seen: SeenMachine,
+  hardware: Hardware,
+  autoAccept: boolean,
+  providerName: string,
+): string | undefined {
+  if (seen.inUse) return undefined
+  if (autoAccept) return `Accepted at once, as provider ${providerName} is set to`
+  if (seen.acceptedByRule === '' || !isKnown(hardware)) return undefined
+  return `Accepted by rule ${seen.acceptedByRule} of provider ${providerName}`
+}
+
+async function accept(tx: Tx, key: ItemKey): Promise<void> {
+  const state = transitionMachine('DISCOVERED', 'accept')
+  if (state !== undefined) await wishMachine(tx, key, { state, operation: doingOperation(state) })
 }
 
 async function refresh(tx: Tx, row: MachineRow, machine: SeenMachine, now: Date): Promise<readonly EventDraft[]> {
@@ -132,13 +154,19 @@ async function refresh(tx: Tx, row: MachineRow, machine: SeenMachine, now: Date)
   const hardware = { ...machine.hardware, ...row.hardware }
   const changed =
     power !== row.power ||
+    machine.inUse !== row.in_use ||
     vanished ||
     !same(machine.labels, row.provider_labels) ||
     !same(machine.providerData, row.provider_data) ||
     !same(hardware, row.hardware) ||
     (machine.addresses.length > 0 && !same(machine.addresses, row.addresses))
   const seenLongAgo = row.seen_at === null || now.getTime() - row.seen_at.getTime() > seenAtGranularityMs
-  if (!changed && !seenLongAgo) return []
+  // Known only by now: it was seen before its rule was made, or before it had said what it is.
+  const why =
+    row.state === 'DISCOVERED' && row.request_id === null && !row.protected && row.paused_at === null
+      ? whyAccept(machine, hardware, false, row.provider_name)
+      : undefined
+  if (!changed && !seenLongAgo && why === undefined) return []
   await tx
     .updateTable('machines')
     .set({
@@ -147,6 +175,7 @@ async function refresh(tx: Tx, row: MachineRow, machine: SeenMachine, now: Date)
       provider_data: JSON.stringify(machine.providerData),
       hardware: JSON.stringify(hardware),
       conditions: JSON.stringify(conditions),
+      in_use: machine.inUse,
       ...(machine.addresses.length > 0 && { addresses: JSON.stringify(machine.addresses) }),
       seen_at: now,
     })
@@ -159,6 +188,10 @@ async function refresh(tx: Tx, row: MachineRow, machine: SeenMachine, now: Date)
     providerId: row.provider_id,
   }
   const events: EventDraft[] = []
+  if (why !== undefined) {
+    await accept(tx, { providerId: row.provider_id, id: row.id })
+    events.push({ ...about, reason: 'MachineAccepted', severity: 'INFO', message: why })
+  }
   if (vanished) events.push({ ...about, reason: 'MachineReappeared', severity: 'INFO', message: 'It is listed again' })
   if (row.power !== null && power !== row.power) {
     events.push({ ...about, reason: 'PowerChanged', severity: 'INFO', message: `Power is ${power ?? 'unknown'}` })

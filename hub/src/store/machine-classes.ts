@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { sql } from 'kysely'
 import { v7 as uuid } from 'uuid'
 import type { Labels, Shape } from '../domain/facts.js'
@@ -48,6 +49,26 @@ function columns(content: ClassContent) {
 export async function ensureClassForShape(tx: Tx, name: string, content: ClassContent): Promise<MachineClassRow> {
   await sql`select pg_advisory_xact_lock(hashtextextended(${`class ${name}`}, 0))`.execute(tx)
   return (await findClass(tx, name)) ?? insertClass(tx, name, content, true)
+}
+
+/** Deletes classes that the hub made for a shape, where no host has used them for so long. @returns their names. */
+export async function retireUnusedClasses(tx: Tx, unusedMs: number, limit: number): Promise<readonly string[]> {
+  // Locked as whoever stores a host of it would have to: those that are just being used are passed over.
+  const result = await sql<{ name: string }>`/* retire-classes */
+    with unused as (
+      select c.id
+      from machine_classes c, (select clock_timestamp() - ${unusedMs} * interval '1 millisecond' as since) t
+      where c.auto_created and c.deleted_at is null and c.created_at < t.since
+        and not exists (select from hosts h where h.class_id = c.id and h.state <> 'RELEASED')
+        and not exists (select from hosts h where h.class_id = c.id and h.state = 'RELEASED' and h.released_at >= t.since)
+      order by c.name
+      limit ${limit}
+      for update of c skip locked
+    )
+    update machine_classes c set deleted_at = clock_timestamp() from unused where c.id = unused.id
+    returning c.name
+  `.execute(tx)
+  return result.rows.map((row) => row.name)
 }
 
 export async function findClass(db: Db, name: string): Promise<MachineClassRow | undefined> {
@@ -129,11 +150,24 @@ export function classSpecOf(row: MachineClassRow): ClassSpec {
   return { shape: row.shape, offerings: row.offerings, machineSelector: row.machine_selector, bootstrap: row.bootstrap }
 }
 
-/** The name of the class that the hub makes for a shape. */
+/** What the names of classes begin with that the hub makes for shapes; nobody else may give such a name. */
+export const autoClassPrefix = 'auto-'
+const plainDiskClasses = ['', 'ssd', 'nvme', 'hdd']
+const plainArchitectures = ['', 'amd64', 'arm64']
+const maxWords = 44
+
+/** The name of the class that the hub makes for a shape: the same for the same shape, and another for any other. */
 export function nameForShape(shape: Shape): string {
   const parts = [`${shape.vcpus}c`, `${shape.memoryMib}m`, `${shape.diskGib}g`, shape.diskClass, shape.architecture]
-  return `auto-${parts.filter((part) => part !== '').join('-')}`
+  const words = parts
+    .filter((part) => part !== '')
+    .join('-')
     .toLowerCase()
     .replace(/[^a-z0-9-]/g, '-')
-    .slice(0, 63)
+    .slice(0, maxWords)
+  if (plainDiskClasses.includes(shape.diskClass) && plainArchitectures.includes(shape.architecture))
+    return `${autoClassPrefix}${words}`
+  // What people call a sort of disk need not fit into a name, and could be taken for something else there.
+  const digest = createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 12)
+  return `${autoClassPrefix}${words.replace(/-+$/, '')}-${digest}`
 }

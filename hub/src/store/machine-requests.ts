@@ -1,8 +1,10 @@
 import { sql } from 'kysely'
+import type { Scopes } from '../domain/access/decide.js'
 import type { RequestState } from '../domain/request/request.js'
 import type { Db, Tx } from './database.js'
 import { plannedAnew } from './prepared.js'
 import { detachMachine } from './report-writes.js'
+import { withinScopes } from './scopes.js'
 import type { MachineRequestRow } from './tables.js'
 import type { WakeTopic } from './wake.js'
 
@@ -12,6 +14,8 @@ export interface RequestListFilter {
   readonly classes: readonly string[]
   readonly host: string
   readonly showGone: boolean
+  /** Undefined: all. */
+  readonly within?: Scopes | undefined
 }
 
 export async function findRequest(db: Db, name: string): Promise<MachineRequestRow | undefined> {
@@ -46,6 +50,12 @@ export async function listRequests(
   if (filter.providers.length > 0) query = query.where('provider_name', 'in', filter.providers)
   if (filter.classes.length > 0) query = query.where('class_name', 'in', filter.classes)
   if (filter.host !== '') query = query.where('host_name', '=', filter.host)
+  const { within } = filter
+  if (within !== undefined) {
+    // Found by the hosts' names, which have an index for it.
+    const own = sql`array(select 'workspaces/' || workspace_name || '/hosts/' || name from hosts where ${withinScopes('host', within)})`
+    query = query.where(sql<boolean>`host_name = any(${own})`).where(withinScopes('machine_request', within))
+  }
   return query.execute()
 }
 

@@ -1,9 +1,11 @@
 import { sql } from 'kysely'
+import type { Scopes } from '../domain/access/decide.js'
 import type { Labels } from '../domain/facts.js'
 import type { MachineState } from '../domain/machine/machine.js'
 import type { Db, Tx } from './database.js'
 import { labelConditions } from './label-filter.js'
 import { plannedAnew } from './prepared.js'
+import { withinScopes } from './scopes.js'
 import type { MachineRow } from './tables.js'
 
 export interface MachineListFilter {
@@ -11,6 +13,8 @@ export interface MachineListFilter {
   readonly providers: readonly string[]
   readonly labelSelector: string
   readonly showGone: boolean
+  /** Undefined: all. */
+  readonly within?: Scopes | undefined
 }
 
 export async function findMachine(db: Db, name: string): Promise<MachineRow | undefined> {
@@ -36,6 +40,30 @@ export async function lockMachine(tx: Tx, name: string): Promise<MachineRow | un
     .executeTakeFirst()
 }
 
+/** Whether an instance works on a machine, or on its request. Both are locked. */
+export async function hasHolder(tx: Tx, row: MachineRow): Promise<boolean> {
+  const items = [row.id, ...(row.request_id === null ? [] : [row.request_id])]
+  const held = await tx
+    .selectFrom('work_items')
+    .select('id')
+    .where('id', 'in', items)
+    .where('session_id', 'is not', null)
+    .executeTakeFirst()
+  return held !== undefined
+}
+
+/** Machines of a static provider that nobody has accepted yet. */
+export async function findDiscoveredMachines(db: Db, providerId: string): Promise<readonly MachineRow[]> {
+  return db
+    .selectFrom('machines')
+    .selectAll()
+    .where('provider_id', '=', providerId)
+    .where('static', '=', true)
+    .where('state', '=', 'DISCOVERED')
+    .where('request_id', 'is', null)
+    .execute()
+}
+
 /** What a selector sees of a machine: its provider's labels, and its own, which win. The index on it serves no other expression. */
 export const machineLabels = sql`(provider_labels || labels)`
 
@@ -55,6 +83,12 @@ export async function listMachines(
   if (filter.states.length > 0) query = query.where('state', 'in', filter.states)
   else if (!filter.showGone) query = query.where('state', '<>', 'GONE')
   if (filter.providers.length > 0) query = query.where('provider_name', 'in', filter.providers)
+  const { within } = filter
+  if (within !== undefined) {
+    // Found by way of the hosts, which have an index for it.
+    const own = sql`array(select machine_id from hosts where machine_id is not null and ${withinScopes('host', within)})`
+    query = query.where(sql<boolean>`id = any(${own})`).where(withinScopes('machine', within))
+  }
   for (const condition of labelConditions(machineLabels, filter.labelSelector)) query = query.where(condition)
   return query.execute()
 }
@@ -62,7 +96,6 @@ export async function listMachines(
 export interface MachineChange {
   readonly labels?: Labels
   readonly annotations?: Labels
-  readonly maintenance?: boolean
   readonly cordoned?: boolean
   readonly protected?: boolean
 }
@@ -73,7 +106,6 @@ export async function updateMachine(tx: Tx, row: MachineRow, change: MachineChan
     .set({
       labels: JSON.stringify(change.labels ?? row.labels),
       annotations: JSON.stringify(change.annotations ?? row.annotations),
-      maintenance: change.maintenance ?? row.maintenance,
       cordoned: change.cordoned ?? row.cordoned,
       protected: change.protected ?? row.protected,
     })

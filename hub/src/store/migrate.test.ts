@@ -44,3 +44,27 @@ void t.test('a migration that was changed, fails, or is newer is told apart', as
     t.match(await schemaStatus(db, [first]), { kind: 'ahead', unknown: ['later'], breaking })
   }
 })
+
+void t.test(
+  'every table is behind row-level security, and the roles of the hub own nothing and bypass nothing',
+  async (t) => {
+    const { db } = await withEmptyDatabase(t)
+    await migrate(db)
+    const bare = await sql<{ name: string }>`
+    select c.relname as name from pg_class c
+    where c.relkind = 'r' and c.relnamespace = 'public'::regnamespace and c.relname <> 'schema_migrations'
+      and (not c.relrowsecurity or not exists (select from pg_policies p where p.tablename = c.relname and p.roles = '{slipway_hub}'))
+  `.execute(db)
+    t.strictSame(bare.rows, [], 'a migration that makes a table calls protect_table for it')
+    const roles = await sql<object>`
+    select rolname, rolsuper, rolbypassrls, rolcreaterole, rolcanlogin,
+           (select count(*)::int from pg_class c where c.relowner = r.oid) as owned
+    from pg_roles r where rolname in ('slipway_hub', 'slipway_tenant') order by rolname
+  `.execute(db)
+    const powerless = { rolsuper: false, rolbypassrls: false, rolcreaterole: false, rolcanlogin: false, owned: 0 }
+    t.strictSame(roles.rows, [
+      { rolname: 'slipway_hub', ...powerless },
+      { rolname: 'slipway_tenant', ...powerless },
+    ])
+  },
+)

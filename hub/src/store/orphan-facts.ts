@@ -14,7 +14,15 @@ export interface OrphanTimes {
 
 export type KnownRequest = Pick<
   MachineRequestRow,
-  'provider_id' | 'id' | 'name' | 'state' | 'external_id' | 'gone_at' | 'create_in_doubt'
+  | 'provider_id'
+  | 'id'
+  | 'name'
+  | 'state'
+  | 'operation'
+  | 'external_id'
+  | 'adopt_external_id'
+  | 'gone_at'
+  | 'create_in_doubt'
 > & { readonly provider_deleted: boolean }
 
 /** What our records say of what some orphans speak of. */
@@ -47,7 +55,8 @@ export async function readRecords(
       : await db
           .selectFrom('machine_requests as r')
           .innerJoin('providers as p', 'p.id', 'r.provider_id')
-          .select(['r.provider_id', 'r.id', 'r.name', 'r.state', 'r.external_id', 'r.gone_at', 'r.create_in_doubt'])
+          .select(['r.provider_id', 'r.id', 'r.name', 'r.state', 'r.operation', 'r.external_id', 'r.adopt_external_id'])
+          .select(['r.gone_at', 'r.create_in_doubt'])
           .select(sql<boolean>`p.deleted_at is not null`.as('provider_deleted'))
           .where(sql<boolean>`r.id = any(${ids}::uuid[])`)
           .execute()
@@ -84,6 +93,9 @@ export function toFacts(row: OrphanRow, { requests, externalIdsInUse }: OrphanRe
       state: request.state,
       goneAt: request.gone_at,
       createInDoubt: request.create_in_doubt,
+      // One that was released when its host was READY has been removed as what is made. One that a person forgot keeps what it had.
+      wasAdopting:
+        request.adopt_external_id !== null && (request.operation === 'ADOPT' || request.operation === 'UNADOPT'),
     },
     externalIdInUse: row.kind === 'server' && externalIdsInUse.has(row.external_id),
     firstSeenAt: row.first_seen_at,

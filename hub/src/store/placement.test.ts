@@ -1,9 +1,15 @@
 import t from 'tap'
+import type { JsonObject } from '../domain/facts.js'
 import type { ClassOffering, ClassSpec, PlacementWish } from '../domain/host/host.js'
 import { judgePlacement, mayWait, type Judged } from '../domain/placement/placement.js'
-import { euros, Rig, smallShape } from '../../testing/reconcile-rig.js'
+import { inTransaction } from './database.js'
+import { holdCapacity, readHolds, releaseHolds } from './capacity-holds.js'
+import { countFailedCreate } from './place-failures.js'
+import type { MachineRequestRow } from './tables.js'
+import { euros, organizationId, Rig, smallShape, workspaceId } from '../../testing/reconcile-rig.js'
 import { loadCandidates } from './placement.js'
 
+const orderer = { organizationId, workspaceId }
 const anywhere: PlacementWish = { providers: [], families: [], locations: [], maxHourlyMicros: 0 }
 const bootstrap = { phoneHome: false, phoneHomeTimeoutMs: 1, provisionTimeoutMs: 1, userData: '' }
 const offering = (over: Partial<ClassOffering> = {}): ClassOffering => ({
@@ -24,7 +30,7 @@ const classOf = (over: Partial<ClassSpec> = {}): ClassSpec => ({
 
 async function judge(rig: Rig, spec: ClassSpec, over: Partial<PlacementWish> = {}): Promise<readonly Judged[]> {
   const placement = { ...anywhere, ...over }
-  return judgePlacement({ shape: spec.shape, placement }, await loadCandidates(rig.db, spec, placement))
+  return judgePlacement({ shape: spec.shape, placement }, await loadCandidates(rig.db, orderer, spec, placement))
 }
 
 /** What a person would read of it: the place, and why not. */
@@ -85,17 +91,27 @@ void t.test('places at clouds', async (t) => {
   t.notOk(mayWait(unknown), 'for what is not offered nobody waits')
   t.strictSame(await judge(rig, classOf({ offerings: [offering({ family: 'nobody' })] })), [])
 
-  const held = { held_until: new Date(Date.now() + 60_000), held_reason: 'CAPACITY: none' }
+  const request = {
+    provider_id: b.providerId,
+    type_id: 'small',
+    location: 'x',
+    spec: { providerData: {} },
+  } as MachineRequestRow
+  const told = await inTransaction(rig.db, (tx) => holdCapacity(tx, request, 'CAPACITY', 'none'))
+  t.match(told, [{ subject: 'providers/b', reason: 'CapacityHeld', message: /small in x .*CAPACITY: none/ }])
+  t.strictSame(
+    await inTransaction(rig.db, (tx) => holdCapacity(tx, request, 'CAPACITY', 'none')),
+    [],
+    'it is told once',
+  )
+  const judged = await judge(rig, classOf({ offerings: [offering()] }))
+  t.equal(brief(judged)[0], 'a small z')
+  t.match(
+    judged.find(({ rejected }) => rejected?.reason === 'OFFERING_HELD')?.rejected?.message,
+    /held back until 20.*Z: CAPACITY: none/,
+  )
   await rig.db
-    .updateTable('offerings')
-    .set(held)
-    .where('provider_id', '=', b.providerId)
-    .where('location', '=', 'x')
-    .where('type_id', '=', 'small')
-    .execute()
-  t.equal(brief(await judge(rig, classOf({ offerings: [offering()] })))[0], 'a small z')
-  await rig.db
-    .updateTable('offerings')
+    .updateTable('capacity_holds')
     .set({ held_until: new Date(Date.now() - 1) })
     .execute()
   t.equal(brief(await judge(rig, classOf({ offerings: [offering()] })))[0], 'b small x', 'held no more')
@@ -198,7 +214,7 @@ void t.test('places in racks', async (t) => {
   ])
   t.match(judged[0]?.candidate, { price: { hourlyMicros: 7 }, providerData: { raid: 1 } })
   t.equal(
-    (await loadCandidates(rig.db, spec, anywhere, { explain: false })).length,
+    (await loadCandidates(rig.db, orderer, spec, anywhere, { explain: false })).length,
     2,
     'what will not do is read only for who asks',
   )
@@ -219,5 +235,120 @@ void t.test('places in racks', async (t) => {
     mixed.filter(({ rejected }) => rejected === undefined).length,
     4,
     'who asks for nothing takes what is not known as well',
+  )
+})
+
+void t.test('a quota is of a credential, and of a market', async (t) => {
+  const rig = await Rig.start(t)
+  const larger = { ...smallShape, vcpus: 4, memoryMib: 8192 }
+  const offerings = [{}, { location: 'nbg1' }, { typeId: 'large', shape: larger, price: euros(20_000) }]
+  const one = await rig.provider('one', { offerings })
+  const other = await rig.provider('other', { offerings })
+  await rig.provider('alone', { offerings: [{ price: euros(99_000) }] })
+  const secret = 'organizations/default/secrets/cloud'
+  for (const { providerId } of [one, other])
+    await rig.db.updateTable('providers').set({ credentials_secret: secret }).where('id', '=', providerId).execute()
+  const refused = (typeId: string, providerData: JsonObject = {}) =>
+    ({ provider_id: one.providerId, type_id: typeId, location: 'fsn1', spec: { providerData } }) as MachineRequestRow
+  const hold = (request: MachineRequestRow, code: 'CAPACITY' | 'QUOTA') =>
+    inTransaction(rig.db, (tx) => holdCapacity(tx, request, code, 'no more'))
+  const places = async (spec = classOf({ offerings: [offering()] })) =>
+    brief((await judge(rig, spec)).filter(({ rejected }) => rejected === undefined))
+  const inMarket = (market: string) => places(classOf({ offerings: [offering({ providerData: { market } })] }))
+
+  await hold(refused('small'), 'CAPACITY')
+  t.strictSame(
+    await places(),
+    ['one small nbg1', 'other small nbg1', 'one large fsn1', 'other large fsn1', 'alone small fsn1'],
+    'the type in its location, at both: it is one account',
+  )
+  t.ok((await inMarket('spot')).includes('one small fsn1'), 'another market has its own')
+
+  await hold(refused('large'), 'QUOTA')
+  t.strictSame(
+    await places(),
+    ['one small nbg1', 'other small nbg1', 'alone small fsn1'],
+    'what needs less may still fit',
+  )
+  const told = (await judge(rig, classOf({ offerings: [offering()] }))).filter(
+    ({ candidate }) => candidate.provider.name === 'other',
+  )
+  t.match(told.find(({ rejected, candidate }) => rejected !== undefined && candidate.typeId === 'large')?.rejected, {
+    reason: 'OFFERING_HELD',
+    message: /one was told QUOTA: no more/,
+  })
+  await hold(refused('small'), 'QUOTA')
+  t.strictSame(await places(), ['alone small fsn1'], 'everywhere, at both, and nowhere else')
+  await hold(refused('small', { market: 'spot' }), 'QUOTA')
+  t.strictSame(await inMarket('spot'), ['alone small fsn1'])
+
+  t.equal((await readHolds(rig.db, [other.providerId])).get(other.providerId)?.length, 4)
+  const release = (typeId: string, location: string) =>
+    inTransaction(rig.db, (tx) => releaseHolds(tx, other.providerId, { typeId, location }))
+  t.equal(await release('large', 'fsn1'), 0, 'a quota is held nowhere in particular')
+  t.equal(await release('small', ''), 3)
+  t.strictSame(await places(), [
+    'one small fsn1',
+    'one small nbg1',
+    'other small fsn1',
+    'other small nbg1',
+    'alone small fsn1',
+  ])
+  t.equal(await release('', ''), 1)
+  t.equal((await places()).length, 7)
+})
+
+void t.test('what is said of types that nobody lists is held as well', async (t) => {
+  const rig = await Rig.start(t)
+  const silent = await rig.provider('silent', { offerings: null })
+  const spec = classOf({ offerings: [offering({ typeId: 'small', locations: ['x', 'y'], price: euros(5) })] })
+  const request = {
+    provider_id: silent.providerId,
+    type_id: 'small',
+    location: 'x',
+    spec: { providerData: {} },
+  } as MachineRequestRow
+  await inTransaction(rig.db, (tx) => holdCapacity(tx, request, 'CAPACITY', 'none'))
+  t.strictSame(brief(await judge(rig, spec)), ['silent small y', 'silent small x OFFERING_HELD'])
+})
+
+void t.test('where creates keep failing, others go first', async (t) => {
+  const rig = await Rig.start(t)
+  const cloud = await rig.provider('cloud', {
+    offerings: [
+      { location: 'x', price: euros(1) },
+      { location: 'y', price: euros(2) },
+    ],
+  })
+  const rack = await rig.provider('rack', { kind: 'STATIC', family: 'metal' })
+  const machines = [await rig.machine(rack, 'a'), await rig.machine(rack, 'b')]
+  const spec = classOf({ offerings: [offering()] })
+  const fails = (place: Partial<MachineRequestRow>) =>
+    inTransaction(rig.db, (tx) =>
+      countFailedCreate(tx, {
+        ...{ provider_id: cloud.providerId, type_id: 'small', location: 'x', static: false, machine_id: null },
+        ...place,
+      }),
+    )
+  await fails({})
+  t.strictSame(brief(await judge(rig, spec)), ['cloud small x', 'cloud small y'], 'once is no habit')
+  await fails({})
+  const judged = await judge(rig, spec)
+  t.strictSame(brief(judged), ['cloud small y', 'cloud small x'])
+  t.match(judged[1]?.candidate.failures, { creates: 0 })
+  await rig.db
+    .updateTable('place_failures')
+    .set({ failed_at: new Date(Date.now() - 3_600_000) })
+    .execute()
+  t.strictSame(brief(await judge(rig, spec)), ['cloud small x', 'cloud small y'], 'it is forgotten with time')
+
+  const metal = classOf({ machineSelector: { labelSelector: '', provider: 'rack', providerData: {} } })
+  const first = (await judge(rig, metal))[0]?.candidate.machine?.id
+  for (let count = 0; count < 2; count++)
+    await fails({ provider_id: rack.providerId, type_id: '', location: '', static: true, machine_id: first ?? null })
+  t.equal(
+    (await judge(rig, metal))[0]?.candidate.machine?.id,
+    machines.find((id) => id !== first),
+    'of machines, each by itself',
   )
 })

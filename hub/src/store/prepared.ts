@@ -7,7 +7,7 @@ const preparedAfter = 3
 /** Bounds what each connection keeps prepared. */
 const maxPrepared = 500
 /** No statement of the hub's own is longer; lists of values are. */
-const maxTextLength = 6_000
+const maxTextLength = 9_000
 
 const seen = new Map<string, number>()
 const names = new Map<string, string>()

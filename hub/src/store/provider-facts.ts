@@ -3,6 +3,7 @@ import type { BudgetFacts, Health } from '../domain/provider/provider.js'
 import { mergeConditions, nextLastError } from '../domain/request/apply-report.js'
 import type { Db, Tx } from './database.js'
 import { appendEvents } from './events.js'
+import { recordConfiguredVersion, recordRefusedCredentials, settleCredentials } from './provider-credentials.js'
 import { recordHealth, requireSession } from './sessions.js'
 
 // What instances say of their provider as a whole.
@@ -99,6 +100,9 @@ export async function recordConfigurationAnswer(
     .set({ conditions: JSON.stringify(conditions) })
     .where('id', '=', provider.id)
     .execute()
+  if (answer.ok) await recordConfiguredVersion(tx, sessionId, answer.version)
+  else await recordRefusedCredentials(tx, { id: provider.id, conditions }, message)
+  const settled = answer.ok ? await settleCredentials(tx, provider.id) : []
   await appendEvents(tx, { actor: `providers/${provider.name}`, requestId: '' }, [
     event(
       provider,
@@ -106,6 +110,7 @@ export async function recordConfigurationAnswer(
       answer.ok ? 'INFO' : 'ERROR',
       message,
     ),
+    ...settled,
   ])
 }
 

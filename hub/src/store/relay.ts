@@ -8,6 +8,7 @@ const channel = 'slipway_wake'
 /** Signals of one moment go out together: a NOTIFY for each commit would serialise all commits. */
 const gatherMs = 2
 const reconnectMs = 1_000
+const maxTopicsLength = 7_000
 
 export interface Relay {
   stop(): Promise<void>
@@ -27,15 +28,14 @@ export function startRelay(connectionString: string, wake: Wake, replica: string
     if (sending) return
     sending = true
     while (pending.size > 0) {
-      const topics = [...pending]
-      pending.clear()
+      const topics = takeBatch(pending)
       await notify(client, topics)
     }
     sending = false
   }
   const notify = async (listener: pg.Client | undefined, topics: readonly string[]): Promise<void> => {
     if (listener === undefined) return
-    const payload = JSON.stringify({ from: replica, topics: topics.slice(0, 100) })
+    const payload = JSON.stringify({ from: replica, topics })
     try {
       await failpoint('hub.wake.before-notify')
       await listener.query('select pg_notify($1, $2)', [channel, payload])
@@ -61,6 +61,7 @@ export function startRelay(connectionString: string, wake: Wake, replica: string
     // Whatever was signalled while nobody listened.
     wake.signalLocally({ kind: 'host' })
     wake.signalLocally({ kind: 'claim' })
+    wake.signalLocally({ kind: 'access' })
     wake.signalLocally({ kind: 'change' })
     await broken
     client = undefined
@@ -85,7 +86,21 @@ export function startRelay(connectionString: string, wake: Wake, replica: string
   }
 }
 
+/** Takes as many as fit into one payload, which PostgreSQL limits to 8000 bytes. */
+function takeBatch(pending: Set<string>): string[] {
+  const topics: string[] = []
+  let length = 0
+  for (const topic of pending) {
+    length += topic.length + 3
+    if (topics.length > 0 && length > maxTopicsLength) break
+    topics.push(topic)
+    pending.delete(topic)
+  }
+  return topics
+}
+
 function encode(topic: WakeTopic): string {
+  if (topic.kind === 'console') return `console:${topic.sessionId}:${topic.streamId}:${topic.address}`
   return 'providerId' in topic ? `${topic.kind}:${topic.providerId}` : topic.kind
 }
 
@@ -98,8 +113,10 @@ function receive(payload: string, wake: Wake, replica: string): void {
   }
   if (message.from === replica || !Array.isArray(message.topics)) return
   for (const text of message.topics as unknown[]) {
-    const [kind, providerId = ''] = String(text).split(':')
-    if (kind === 'host' || kind === 'change' || kind === 'claim') wake.signalLocally({ kind })
+    const [kind, providerId = '', streamId = '', ...address] = String(text).split(':')
+    if (kind === 'host' || kind === 'change' || kind === 'claim' || kind === 'access') wake.signalLocally({ kind })
     else if (kind === 'work' || kind === 'provider') wake.signalLocally({ kind, providerId })
+    else if (kind === 'console')
+      wake.signalLocally({ kind, sessionId: providerId, streamId, address: address.join(':') })
   }
 }

@@ -1,11 +1,22 @@
 import { sql } from 'kysely'
 import { v7 as uuid } from 'uuid'
+import type { Hardware, PowerState } from '../domain/facts.js'
 import type { MachineRecord } from '../domain/machine/apply-report.js'
+import { isWaiting, stateAfterWaiting, stateWhileWaiting } from '../domain/machine/lifecycle.js'
+import type { MachineState } from '../domain/machine/machine.js'
 import { transitionMachine } from '../domain/machine/transitions.js'
+import { nextWait, type MachineWait, type WaitFacts } from '../domain/machine/wait.js'
 import { shortName } from '../domain/names.js'
-import type { ReportFacts, RequestRecord } from '../domain/request/apply-report.js'
+import { isHoldCode } from '../domain/placement/holds.js'
+import { blamesPlace } from '../domain/placement/reliability.js'
+import { nextLastError, type ReportFacts, type RequestRecord } from '../domain/request/apply-report.js'
+import { endingOf } from '../domain/request/request.js'
+import { holdCapacity } from './capacity-holds.js'
 import type { Tx } from './database.js'
+import { appendEvents, hubCause } from './events.js'
 import { scheduleHosts } from './host-schedule.js'
+import { dealFreeMachines } from './machine-turns.js'
+import { countFailedCreate } from './place-failures.js'
 import { rowsAs } from './rows.js'
 import type { MachineRequestRow, MachineRow, WorkItemRow } from './tables.js'
 import type { WakeTopic } from './wake.js'
@@ -14,8 +25,6 @@ import { wishMachine, wishRequest } from './wishes.js'
 // Stores what reports have made of items, all of a batch in one statement for each table. Every row is locked by then, and each write holds the fence of its
 // claim against the work item once more.
 
-/** Offerings that said CAPACITY or QUOTA are not offered again for this long. */
-const offeringHoldMs = 5 * 60_000
 /** That a machine was seen is stored again after this long, where nothing else has changed. */
 const seenAtGranularityMs = 60_000
 
@@ -37,6 +46,9 @@ interface RequestItem {
   readonly beneath: MachineRow | undefined
   giveUp: boolean
   holdOffering: boolean
+  waiting: WaitFacts | 'over' | undefined
+  /** As its holder found it. */
+  hardware: Hardware | undefined
 }
 
 interface MachineItem {
@@ -93,15 +105,20 @@ export async function writeStates(tx: Tx, states: readonly ItemState[], now: Dat
     await written
     await followUp(tx, requests, machines, now, wake)
   }
+  const looked = machines.filter(({ row, next }) => row.state === 'ADOPTING' && next !== undefined)
+  const hosts = [
+    ...requests.map(({ row }) => ({ organizationId: row.organization_id, hostId: row.host_id })),
+    ...(await hostsOf(tx, looked)),
+  ]
+  // Machines that nobody has any more work with are for those who wait for them, in their turn.
+  const freed = states.flatMap(({ machine, released, dueInMs }) =>
+    machine?.record.state === 'AVAILABLE' && released && (dueInMs ?? null) === null ? [machine.row.provider_id] : [],
+  )
+  await written
+  const turns = await dealFreeMachines(tx, [...new Set(freed)], now)
   // Schedules are locked last.
-  await Promise.all([
-    written,
-    scheduleHosts(
-      tx,
-      requests.map(({ row }) => ({ organizationId: row.organization_id, hostId: row.host_id })),
-    ),
-  ])
-  if (requests.length > 0) wake.push({ kind: 'host' })
+  await scheduleHosts(tx, hosts)
+  if (hosts.length > 0 || turns) wake.push({ kind: 'host' })
   for (const { item, released, dueInMs } of states)
     if (released && dueInMs === 0) wake.push({ kind: 'work', providerId: item.provider_id })
   return wake
@@ -121,9 +138,14 @@ async function followUp(
 ): Promise<void> {
   for (const { row, record, beneath, giveUp, holdOffering: hold } of requests) {
     if (record.state === 'GONE' && beneath !== undefined) await detachMachine(tx, beneath, row, now, wake)
-    if (hold) await holdOffering(tx, row, record)
+    const failed = record.lastError
+    if (hold && !row.static && failed !== null && isHoldCode(failed.code))
+      await appendEvents(tx, hubCause, await holdCapacity(tx, row, failed.code, failed.message))
     if (!giveUp) continue
-    await wishRequest(tx, { providerId: row.provider_id, id: row.id }, { operation: 'DEPROVISION' })
+    // Whose host was READY has been PROVISIONED, and is not given up.
+    const operation = endingOf(row.adopt_external_id, false)
+    if (row.adopt_external_id === null && failed !== null && blamesPlace(failed.code)) await countFailedCreate(tx, row)
+    await wishRequest(tx, { providerId: row.provider_id, id: row.id }, { operation })
     wake.push({ kind: 'work', providerId: row.provider_id })
   }
   for (const { row, next } of machines) {
@@ -133,9 +155,25 @@ async function followUp(
   }
 }
 
+/** The hosts of machines that were looked at on their way into use are looked at, too. */
+async function hostsOf(
+  tx: Tx,
+  machines: readonly MachineItem[],
+): Promise<readonly { readonly organizationId: string; readonly hostId: string }[]> {
+  const ids = machines.flatMap(({ row }) => row.request_id ?? [])
+  if (ids.length === 0) return []
+  const rows = await tx
+    .selectFrom('machine_requests')
+    .select(['organization_id', 'host_id'])
+    .where('id', 'in', ids)
+    .execute()
+  return rows.map((row) => ({ organizationId: row.organization_id, hostId: row.host_id }))
+}
+
 /** A report that says nothing new is acknowledged, and nothing is written. */
-function changed({ before, record, giveUp, holdOffering }: RequestItem): boolean {
-  return giveUp || holdOffering || (before !== record && JSON.stringify(before) !== JSON.stringify(record))
+function changed({ before, record, giveUp, holdOffering, waiting, beneath }: RequestItem): boolean {
+  const waits = waiting !== undefined && (waiting !== 'over' || beneath?.state === 'PROVISION_WAIT')
+  return giveUp || holdOffering || waits || (before !== record && JSON.stringify(before) !== JSON.stringify(record))
 }
 
 async function updateItems(tx: Tx, states: readonly ItemState[]): Promise<void> {
@@ -191,23 +229,33 @@ async function updateRequests(
     machine_id: made.get(row.id)?.id ?? row.machine_id,
     machine_name: made.get(row.id)?.name ?? row.machine_name,
     provisioned_at: record.state === 'PROVISIONED' ? (row.provisioned_at ?? now) : row.provisioned_at,
+    // Another deadline counts from here on.
+    paused_ms: record.state === 'PROVISIONED' && row.state !== 'PROVISIONED' ? 0 : row.paused_ms,
     gone_at: record.state === 'GONE' ? (row.gone_at ?? now) : row.gone_at,
+    desired_power: powerToKeep(row, record),
   }))
   await sql`/* update-requests */
     update machine_requests r
     set state = s.state, observed_generation = s.observed_generation, external_id = s.external_id, presence = s.presence, power = s.power,
         addresses = s.addresses, attributes = s.attributes, conditions = s.conditions, create_in_doubt = s.create_in_doubt,
         progress = s.progress, reboots_done = s.reboots_done, reinstalls_done = s.reinstalls_done, rescue_seen = s.rescue_seen,
-        last_error = s.last_error, machine_id = s.machine_id, machine_name = s.machine_name, provisioned_at = s.provisioned_at, gone_at = s.gone_at
+        last_error = s.last_error, machine_id = s.machine_id, machine_name = s.machine_name, provisioned_at = s.provisioned_at, gone_at = s.gone_at,
+        paused_ms = s.paused_ms, desired_power = coalesce(s.desired_power, r.desired_power)
     from ${rowsAs(
       `s (provider_id uuid, id uuid, fence bigint, state text, observed_generation bigint, external_id text, presence text, power text,
           addresses jsonb, attributes jsonb, conditions jsonb, create_in_doubt boolean, progress jsonb, reboots_done bigint, reinstalls_done bigint, rescue_seen bigint, last_error jsonb,
-          machine_id uuid, machine_name text, provisioned_at timestamptz, gone_at timestamptz)`,
+          machine_id uuid, machine_name text, provisioned_at timestamptz, gone_at timestamptz, paused_ms bigint, desired_power text)`,
       rows,
     )}
     join work_items w on w.provider_id = s.provider_id and w.id = s.id and w.fence = s.fence
     where r.provider_id = s.provider_id and r.id = s.id
   `.execute(tx)
+}
+
+/** A server that was taken over is left on or off, as it was found; null: nothing is to be kept. */
+function powerToKeep(row: MachineRequestRow, record: RequestRecord): PowerState | null {
+  const isAdopted = row.adopt_external_id !== null && record.operation === 'ADOPT'
+  return isAdopted && record.state === 'PROVISIONED' && row.state !== 'PROVISIONED' ? record.power : null
 }
 
 interface NewMachine {
@@ -232,7 +280,7 @@ async function insertMachines(
   made: ReadonlyMap<string, NewMachine>,
   now: Date,
 ): Promise<void> {
-  const rows = requests.flatMap(({ item, row, record }) => {
+  const rows = requests.flatMap(({ item, row, record, hardware }) => {
     const machine = made.get(row.id)
     if (machine === undefined) return []
     return [
@@ -241,7 +289,7 @@ async function insertMachines(
         ...machine,
         provider_name: row.provider_name,
         external_id: record.externalId,
-        hardware: { shape: row.spec.shape },
+        hardware: hardware ?? { shape: row.spec.shape },
         addresses: record.addresses,
         power: record.power,
         request_id: row.id,
@@ -271,11 +319,10 @@ async function insertMachines(
 
 /** Keeps machines in step with the requests that they are beneath; a static one is ACTIVE once it is provisioned. */
 async function updateBeneath(tx: Tx, requests: readonly ChangedRequest[], now: Date): Promise<void> {
-  const rows = requests.flatMap(({ item, row, record, beneath }) => {
+  const rows = requests.flatMap(({ item, row, record, beneath, waiting }) => {
     if (beneath === undefined || record.state === 'GONE') return []
-    const provisioned = record.state === 'PROVISIONED' ? transitionMachine(beneath.state, 'provisioned') : undefined
     const after = {
-      state: provisioned ?? beneath.state,
+      ...stateBeneath(beneath, record, waiting, now),
       power: record.power,
       addresses: record.addresses,
       attributes: record.attributes,
@@ -285,7 +332,7 @@ async function updateBeneath(tx: Tx, requests: readonly ChangedRequest[], now: D
       reinstalls: row.reinstalls,
       desired_rescue: row.rescue !== null,
       rescue: record.rescueSeen > 0,
-      desired_power: row.desired_power,
+      desired_power: powerToKeep(row, record) ?? row.desired_power,
       last_error: record.lastError,
     }
     const same = (Object.keys(after) as (keyof typeof after)[]).every(
@@ -298,17 +345,62 @@ async function updateBeneath(tx: Tx, requests: readonly ChangedRequest[], now: D
   if (rows.length === 0) return
   await sql`/* update-machines-beneath */
     update machines m
-    set state = s.state, power = s.power, addresses = s.addresses, attributes = s.attributes, reboots_done = s.reboots_done, reboots = s.reboots,
+    set state = s.state, waiting_for = s.waiting_for, waiting_at = s.waiting_at, waiting_until_at = s.waiting_until_at,
+        power = s.power, addresses = s.addresses, attributes = s.attributes, reboots_done = s.reboots_done, reboots = s.reboots,
         reinstalls_done = s.reinstalls_done, reinstalls = s.reinstalls, desired_rescue = s.desired_rescue, rescue = s.rescue,
         desired_power = s.desired_power, last_error = s.last_error, seen_at = s.seen_at
     from ${rowsAs(
-      `s (provider_id uuid, id uuid, request_id uuid, fence bigint, state text, power text, addresses jsonb, attributes jsonb,
+      `s (provider_id uuid, id uuid, request_id uuid, fence bigint, state text, waiting_for text, waiting_at timestamptz,
+          waiting_until_at timestamptz, power text, addresses jsonb, attributes jsonb,
           reboots_done bigint, reboots bigint, reinstalls_done bigint, reinstalls bigint, desired_rescue boolean, rescue boolean, desired_power text, last_error jsonb, seen_at timestamptz)`,
       rows,
     )}
     join work_items w on w.provider_id = s.provider_id and w.id = s.request_id and w.fence = s.fence
     where m.provider_id = s.provider_id and m.id = s.id
   `.execute(tx)
+}
+
+/** What the machine of a request is about. Only a static one is ever anything but ACTIVE. */
+function stateBeneath(
+  beneath: MachineRow,
+  record: RequestRecord,
+  waiting: WaitFacts | 'over' | undefined,
+  now: Date,
+): { readonly state: MachineState } & WaitColumns {
+  const before =
+    beneath.waiting_at === null || beneath.waiting_until_at === null
+      ? null
+      : { message: beneath.waiting_for, since: beneath.waiting_at, until: beneath.waiting_until_at }
+  const state = nextBeneath(beneath.state, record, waiting) ?? beneath.state
+  if (!isWaiting(state)) return { state, ...waitColumns(null) }
+  const wait = waiting === undefined || waiting === 'over' ? before : nextWait(before, waiting, now)
+  return { state, ...waitColumns(wait) }
+}
+
+function nextBeneath(
+  state: MachineState,
+  record: RequestRecord,
+  waiting: WaitFacts | 'over' | undefined,
+): MachineState | undefined {
+  // A server in use is ACTIVE once its provider has looked at it, and by nothing that is said of its request.
+  if (record.state === 'PROVISIONED') return transitionMachine(state, 'provisioned')
+  if (record.state === 'FAILED') return transitionMachine(state, 'provision-failed')
+  if (waiting === undefined) return undefined
+  return waiting === 'over' ? stateAfterWaiting(state, 'PROVISION') : stateWhileWaiting(state, 'PROVISION')
+}
+
+interface WaitColumns {
+  readonly waiting_for: string
+  readonly waiting_at: Date | null
+  readonly waiting_until_at: Date | null
+}
+
+function waitColumns(wait: MachineWait | null): WaitColumns {
+  return {
+    waiting_for: wait?.message ?? '',
+    waiting_at: wait?.since ?? null,
+    waiting_until_at: wait?.until ?? null,
+  }
 }
 
 function seenLately(machine: MachineRow, now: Date): boolean {
@@ -327,6 +419,7 @@ async function updateMachines(
       id: row.id,
       fence: item.fence,
       state: record.state,
+      ...waitColumns(record.waiting),
       observed_generation: record.observedGeneration,
       hardware: record.hardware,
       power: record.power,
@@ -340,10 +433,12 @@ async function updateMachines(
   if (rows.length === 0) return
   await sql`/* update-machines */
     update machines m
-    set state = s.state, observed_generation = s.observed_generation, hardware = s.hardware, power = s.power, addresses = s.addresses,
+    set state = s.state, waiting_for = s.waiting_for, waiting_at = s.waiting_at, waiting_until_at = s.waiting_until_at,
+        observed_generation = s.observed_generation, hardware = s.hardware, power = s.power, addresses = s.addresses,
         attributes = s.attributes, conditions = s.conditions, reboots_done = s.reboots_done, last_error = s.last_error, seen_at = s.seen_at
     from ${rowsAs(
-      `s (provider_id uuid, id uuid, fence bigint, state text, observed_generation bigint, hardware jsonb, power text, addresses jsonb,
+      `s (provider_id uuid, id uuid, fence bigint, state text, waiting_for text, waiting_at timestamptz, waiting_until_at timestamptz,
+          observed_generation bigint, hardware jsonb, power text, addresses jsonb,
           attributes jsonb, conditions jsonb, reboots_done bigint, last_error jsonb, seen_at timestamptz)`,
       rows,
     )}
@@ -356,7 +451,7 @@ async function updateMachines(
 export async function detachMachine(
   tx: Tx,
   machine: MachineRow,
-  request: Pick<MachineRequestRow, 'id'>,
+  request: Pick<MachineRequestRow, 'id' | 'operation' | 'provisioned_at'>,
   now: Date,
   wake: WakeTopic[],
 ): Promise<void> {
@@ -372,26 +467,42 @@ export async function detachMachine(
   }
   await tx
     .updateTable('machines')
-    .set({ request_id: null, request_name: null, host_id: null, host_name: null, desired_power: null })
+    .set({
+      request_id: null,
+      request_name: null,
+      host_id: null,
+      host_name: null,
+      desired_power: null,
+    })
     .where('provider_id', '=', machine.provider_id)
     .where('id', '=', machine.id)
     .execute()
+  const key = { providerId: machine.provider_id, id: machine.id }
+  const untouched = transitionMachine(machine.state, 'unadopted')
+  if (request.operation === 'ADOPT' && request.provisioned_at === null && untouched !== undefined) {
+    await wishMachine(tx, key, { state: untouched, operation: null })
+    wake.push({ kind: 'work', providerId: machine.provider_id })
+    return
+  }
   const next = transitionMachine(machine.state, 'released')
+  if (next !== undefined && machine.protected) return quarantine(tx, machine, next, now)
   if (next !== undefined) {
-    await wishMachine(tx, { providerId: machine.provider_id, id: machine.id }, { state: next, operation: 'CLEAN' })
+    await wishMachine(tx, key, { state: next, operation: 'CLEAN' })
     wake.push({ kind: 'work', providerId: machine.provider_id })
   }
 }
 
-async function holdOffering(tx: Tx, row: MachineRequestRow, record: RequestRecord): Promise<void> {
+/** A protected machine is not wiped by anything that happens to its host, and is of no use to anybody else before a person says so. */
+async function quarantine(tx: Tx, machine: MachineRow, cleaning: MachineState, now: Date): Promise<void> {
+  const state = transitionMachine(cleaning, 'clean-failed')
+  if (state === undefined) throw new Error(`a machine that is ${cleaning} cannot be quarantined`)
+  const message = 'It is protected, and was not wiped: take the protection off, and retry it'
+  await wishMachine(tx, { providerId: machine.provider_id, id: machine.id }, { state, operation: null })
+  const failure = { code: 'CONFLICT' as const, message, retryable: false, externalCode: '', step: '' }
   await tx
-    .updateTable('offerings')
-    .set({
-      held_until: sql<Date>`clock_timestamp() + ${offeringHoldMs} * interval '1 millisecond'`,
-      held_reason: `${record.lastError?.code ?? 'CAPACITY'}: ${record.lastError?.message ?? ''}`,
-    })
-    .where('provider_id', '=', row.provider_id)
-    .where('type_id', '=', row.type_id)
-    .where('location', '=', row.location)
+    .updateTable('machines')
+    .set({ last_error: JSON.stringify(nextLastError(failure, 1, now)) })
+    .where('provider_id', '=', machine.provider_id)
+    .where('id', '=', machine.id)
     .execute()
 }

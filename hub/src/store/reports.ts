@@ -1,10 +1,12 @@
 import { sql } from 'kysely'
-import type { EventDraft } from '../domain/facts.js'
+import type { EventDraft, Failure } from '../domain/facts.js'
 import { retryDelayMs } from '../domain/backoff.js'
 import { applyMachineReport, type MachineRecord } from '../domain/machine/apply-report.js'
+import { isWaiting } from '../domain/machine/lifecycle.js'
+import type { MachineWait } from '../domain/machine/wait.js'
 import { applyRequestReport, type ReportFacts, type RequestRecord } from '../domain/request/apply-report.js'
 import type { Db, Tx } from './database.js'
-import { appendAll, type Cause } from './events.js'
+import { appendAll, hubCause, type Cause } from './events.js'
 import { insertSteps, writeStates, type ItemState, type ReportedStep } from './report-writes.js'
 import type { MachineRequestRow, MachineRow, WorkItemRow } from './tables.js'
 import type { WakeTopic } from './wake.js'
@@ -21,7 +23,8 @@ export interface WorkEntry {
   readonly body:
     | { readonly kind: 'report'; readonly report: ReportFacts }
     | { readonly kind: 'settled'; readonly generation: number }
-    | { readonly kind: 'retry'; readonly afterMs: number }
+    /** @param generation of the wish that the holder knew; 0: it does not say. */
+    | { readonly kind: 'retry'; readonly afterMs: number; readonly generation: number }
 }
 
 export type EntryResult =
@@ -62,6 +65,48 @@ export async function applyWorkEntries(tx: Tx, entries: readonly WorkEntry[], no
   ])
   if (entries.some(({ body }) => body.kind === 'report')) wake.push({ kind: 'change' })
   return { results, wake }
+}
+
+/**
+ * Takes the silence of machines for the failure of what they wait for, as if whoever is to watch them had said so. Their items may be held: the holder is told by the
+ * wish that follows. Each is looked at once more under its lock.
+ */
+export async function endWaits(
+  tx: Tx,
+  late: readonly { readonly providerId: string; readonly itemId: string; readonly machineId: string }[],
+  now: Date,
+): Promise<WakeTopic[]> {
+  if (late.length === 0) return []
+  const states = await loadStatesOf(
+    tx,
+    late.map(({ itemId }) => itemId),
+    late.map(({ itemId }) => itemId),
+  )
+  const events: { readonly cause: Cause; readonly draft: EventDraft }[] = []
+  const ended: ItemState[] = []
+  for (const { itemId } of late) {
+    const state = states.get(itemId)
+    const machine = state?.machine?.row ?? state?.request?.beneath
+    if (state === undefined || machine === undefined) continue
+    const { waiting_until_at: until, paused_at: pausedAt } = machine
+    if (!isWaiting(machine.state) || pausedAt !== null || until === null || until > now) continue
+    const message = `no word came from the machine by ${until.toISOString()}; it was waited for: ${machine.waiting_for}`
+    const failure: Failure = { code: 'TIMEOUT', message, retryable: false, externalCode: '', step: '' }
+    const said = applyReport(state, { failure }, now)
+    const over: EventDraft = {
+      subject: `machines/${machine.name}`,
+      related: [`providers/${machine.provider_name}`, ...(machine.host_name === null ? [] : [machine.host_name])],
+      reason: 'MachineWaitOver',
+      severity: 'ERROR',
+      message: `${machine.state}: ${message}`,
+      providerId: machine.provider_id,
+    }
+    for (const draft of [over, ...said]) events.push({ cause: hubCause, draft })
+    ended.push(state)
+  }
+  const wake = await writeStates(tx, ended, now)
+  await appendAll(tx, events)
+  return wake
 }
 
 /** Says that the claim is over: nothing is left to be done, or nothing of that generation. */
@@ -127,13 +172,22 @@ function staleFence(entry: WorkEntry): EntryResult {
 
 /** Locks what entries are about: work items first, and requests and machines only of items that something was said of. */
 async function loadStates(tx: Tx, entries: readonly WorkEntry[]): Promise<Map<string, ItemState>> {
-  const reported = [...new Set(entries.flatMap(({ itemId, body }) => (body.kind === 'report' ? [itemId] : [])))]
+  const reported = entries.flatMap(({ itemId, body }) => (body.kind === 'report' ? [itemId] : []))
+  return loadStatesOf(
+    tx,
+    entries.map((entry) => entry.itemId),
+    [...new Set(reported)],
+  )
+}
+
+async function loadStatesOf(
+  tx: Tx,
+  ids: readonly string[],
+  reported: readonly string[],
+): Promise<Map<string, ItemState>> {
   // They need nothing of one another, and travel together; locks are still taken in their order.
   const [items, requests, machineRows] = await Promise.all([
-    lockItems(
-      tx,
-      entries.map((entry) => entry.itemId),
-    ),
+    lockItems(tx, ids),
     lockRequests(tx, reported),
     lockMachines(tx, reported),
   ])
@@ -146,7 +200,16 @@ async function loadStates(tx: Tx, entries: readonly WorkEntry[]): Promise<Map<st
     if (state === undefined) continue
     const beneath = row.machine_id === null ? undefined : machines.get(row.machine_id)
     const record = toRequestRecord(row, state.item)
-    state.request = { row, before: record, record, beneath, giveUp: false, holdOffering: false }
+    state.request = {
+      row,
+      before: record,
+      record,
+      beneath,
+      giveUp: false,
+      holdOffering: false,
+      waiting: undefined,
+      hardware: undefined,
+    }
   }
   for (const row of machines.values()) {
     const state = states.get(row.id)
@@ -194,6 +257,8 @@ function applyReport(state: ItemState, report: ReportFacts, now: Date): readonly
     state.request.record = outcome.record
     state.request.giveUp ||= outcome.giveUp
     state.request.holdOffering ||= outcome.holdOffering
+    state.request.waiting = outcome.waiting ?? state.request.waiting
+    state.request.hardware = report.observed?.hardware ?? state.request.hardware
     state.attempt = outcome.record.attempt
     return outcome.events
   }
@@ -210,6 +275,11 @@ function applyReport(state: ItemState, report: ReportFacts, now: Date): readonly
 function release(state: ItemState, body: Exclude<WorkEntry['body'], { kind: 'report' }>): void {
   state.released = true
   if (body.kind === 'retry') {
+    if (body.generation > 0 && state.item.generation > body.generation) {
+      // Its holder goes, for however long, without having heard of the newest wish.
+      state.dueInMs = 0
+      return
+    }
     // A failure in the same batch has set the back-off already; the holder's own wish can only make it longer.
     state.dueInMs = Math.max(state.dueInMs ?? (state.attempt > 0 ? retryDelayMs(state.attempt, 0) : 0), body.afterMs)
     return
@@ -267,5 +337,12 @@ function toMachineRecord(row: MachineRow, item: WorkItemRow): MachineRecord {
     conditions: row.conditions,
     lastError: row.last_error,
     attempt: item.attempt,
+    waiting: waitOf(row),
   }
+}
+
+/** What a machine waits for, as stored. */
+export function waitOf(row: Pick<MachineRow, 'waiting_for' | 'waiting_at' | 'waiting_until_at'>): MachineWait | null {
+  if (row.waiting_at === null || row.waiting_until_at === null) return null
+  return { message: row.waiting_for, since: row.waiting_at, until: row.waiting_until_at }
 }

@@ -1,5 +1,7 @@
 import { sql } from 'kysely'
+import { deleteOldHolds } from './capacity-holds.js'
 import type { Tx } from './database.js'
+import { deleteOldFailures } from './place-failures.js'
 
 const batch = 10_000
 
@@ -14,6 +16,19 @@ export interface Retention {
 /** Runs something in a transaction. */
 export type Write = <T>(work: (tx: Tx) => Promise<T>) => Promise<T>
 
+/** They are refused for their age by now. */
+const deleteUsedIdTokens = sql`delete from used_id_tokens where expires_at < clock_timestamp()`
+/** People begin one every day; who did what is in the audit log. */
+const deleteEndedSessions = sql`
+  delete from client_tokens where identity_id is not null and least(revoked_at, expires_at) < clock_timestamp() - interval '30 days'
+`
+
+/** Nobody waits in them; who comes anew opens one anew. */
+const deleteEmptyLanes = sql`
+  delete from machine_lanes l
+  where joined_at < clock_timestamp() - interval '1 day' and not exists (select from machine_waits w where w.lane_id = l.id)
+`
+
 /** Trims what is older than it need be, in batches, and moves the horizon in the same transaction. Returns how many rows went. */
 export async function trim(write: Write, retention: Retention): Promise<number> {
   let total = 0
@@ -24,7 +39,18 @@ export async function trim(write: Write, retention: Retention): Promise<number> 
       delete from idempotency_keys where created_at < clock_timestamp() - ${retention.idempotencyKeysMs} * interval '1 millisecond'
     `.execute(tx),
   )
-  return total + Number(keys.numAffectedRows ?? 0n)
+  total += Number(keys.numAffectedRows ?? 0n)
+  for (const statement of [
+    deleteUsedIdTokens,
+    deleteEndedSessions,
+    deleteEmptyLanes,
+    deleteOldHolds,
+    deleteOldFailures,
+  ]) {
+    const gone = await write((tx) => statement.execute(tx))
+    total += Number(gone.numAffectedRows ?? 0n)
+  }
+  return total
 }
 
 async function trimLog(write: Write, table: 'changes' | 'events', olderThanMs: number): Promise<number> {

@@ -144,6 +144,34 @@ export async function extendSessions(
   return new Set(result.rows.map((row) => row.id))
 }
 
+/**
+ * The live sessions of a provider that may show the console of a machine, the likeliest first: the one that works on the machine, then those that
+ * connected last.
+ *
+ * @param itemIds the machine and the request that it serves.
+ */
+export async function listConsoleSessions(
+  db: Db,
+  providerId: string,
+  itemIds: readonly string[],
+  limit: number,
+): Promise<string[]> {
+  const result = await sql<{ id: string }>`
+    select sessions.id
+    from sessions
+    where sessions.provider_id = ${providerId} and ended_at is null and expires_at > clock_timestamp()
+    order by
+      exists (
+        select 1 from work_items
+        where work_items.provider_id = ${providerId} and work_items.id = any(${[...itemIds]}::uuid[])
+          and work_items.session_id = sessions.id
+      ) desc,
+      connected_at desc
+    limit ${limit}
+  `.execute(db)
+  return result.rows.map((row) => row.id)
+}
+
 /** Ends a session that its instance closed in good order. What it still held is free at once. */
 export async function endSession(tx: Tx, sessionId: string, reason: string): Promise<void> {
   await tx

@@ -33,6 +33,8 @@ export async function scheduleStuckRequests(tx: Tx): Promise<readonly string[]> 
       join machine_requests r on r.provider_id = w.provider_id and r.id = w.id
       where r.state <> 'GONE' and (r.state <> 'PROVISIONED' or r.desired_presence = 'ABSENT')
         and w.session_id is null and w.due_at is null
+        -- A server in use at a static provider is looked at as a machine, and its request waits for that.
+        and not (r.operation = 'ADOPT' and r.state = 'PENDING' and r.static)
       order by w.provider_id, w.id
       limit ${sql.lit(atOnce)}
       for update of w skip locked
@@ -55,7 +57,7 @@ export async function scheduleStuckMachines(tx: Tx): Promise<readonly string[]> 
     )
     .select(['machines.provider_id', 'machines.id', 'machines.state', 'machines.operation'])
     .where('machines.static', '=', true)
-    .where('machines.state', 'in', ['VERIFYING', 'INSPECTING', 'CLEANING'])
+    .where('machines.state', 'in', ['VERIFYING', 'INSPECTING', 'INSPECT_WAIT', 'CLEANING', 'CLEAN_WAIT', 'ADOPTING'])
     .where((where) =>
       where.or([
         where('machines.operation', 'is', null),

@@ -11,8 +11,12 @@ export type WakeTopic =
   | { readonly kind: 'provider'; readonly providerId: string }
   /** Claims were taken from their holders. */
   | { readonly kind: 'claim' }
+  /** A replica has a reader for a console of this session's provider, and waits to be called at the address for the stream. */
+  | { readonly kind: 'console'; readonly sessionId: string; readonly streamId: string; readonly address: string }
   /** A host is due for the reconciler. */
   | { readonly kind: 'host' }
+  /** Somebody may do less than before: tokens, principals or role bindings have changed. */
+  | { readonly kind: 'access' }
   /** Something was committed that watchers may want. */
   | { readonly kind: 'change' }
 

@@ -13,7 +13,7 @@ export interface ItemKey {
 }
 
 export interface RequestWish {
-  readonly operation?: Exclude<RequestOperation, 'REINSTALL'>
+  readonly operation?: Exclude<RequestOperation, 'REINSTALL' | 'ADOPT'>
   readonly power?: PowerState
   /** One more reboot. */
   readonly reboot?: boolean
@@ -80,6 +80,7 @@ export async function wishRequest(tx: Tx, request: ItemKey, wish: RequestWish): 
         spec: sql<string>`jsonb_set(spec, '{providerData}', ${JSON.stringify(wish.reinstall.providerData)}::jsonb)`,
         provisioned_at: null,
         phoned_home_at: null,
+        paused_ms: 0,
         progress: null,
         last_error: null,
         rescue: null,
@@ -114,7 +115,13 @@ export async function wishMachine(tx: Tx, machine: ItemKey, wish: MachineWish): 
     .updateTable('machines')
     .set({
       generation: generation ?? 1,
-      ...(wish.state !== undefined && { state: wish.state }),
+      // No state that is wished for is one of waiting.
+      ...(wish.state !== undefined && {
+        state: wish.state,
+        waiting_for: '',
+        waiting_at: null,
+        waiting_until_at: null,
+      }),
       ...(wish.operation !== undefined && {
         operation: wish.operation,
         operation_generation: sql`operation_generation + 1`,

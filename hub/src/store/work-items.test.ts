@@ -1,7 +1,11 @@
+import fc from 'fast-check'
 import { sql } from 'kysely'
 import t, { type Test } from 'tap'
 import { v7 as uuid } from 'uuid'
-import { Rig } from '../../testing/reconcile-rig.js'
+import { organizationId, Rig } from '../../testing/reconcile-rig.js'
+import { ageingMs } from '../domain/share/priority.js'
+import { takeTurn, untouchedShares, type Item, type ShareState } from '../domain/share/share.js'
+import type { Db } from './database.js'
 import { settleItems, type SettledEntry } from './reports.js'
 import { claimDueItems, takeChangedWishes, takeHeldItems, type ClaimedItem } from './work-items.js'
 
@@ -40,13 +44,13 @@ void t.test('a claim takes requests up, once', async (t) => {
     t.equal(reasons.filter((reason) => reason === 'RequestClaimed').length, 1)
   }
   t.equal((await claim(10)).items.length, 1, 'what is left')
-  t.strictSame(await claim(10), { items: [], takenUp: [] })
+  t.strictSame(await claim(10), { contested: [], items: [], takenUp: [] })
 
   const ids = items.map(({ id }) => id)
   const held = await takeHeldItems(rig.db, [cloud.sessionId])
   t.equal(held.items.length, 3)
   t.strictSame(held.takenUp, [], 'they are under way already')
-  t.strictSame(await takeChangedWishes(rig.db, [cloud.sessionId]), { items: [], takenUp: [] })
+  t.strictSame(await takeChangedWishes(rig.db, [cloud.sessionId]), { contested: [], items: [], takenUp: [] })
   await settleItems(
     rig.db,
     items.map((item) => settled(item)),
@@ -84,3 +88,123 @@ void t.test('claims are ended by their holder alone', async (t) => {
   t.ok(due.rows.some(({ id }) => id === newer.id))
   t.notOk(due.rows.some(({ id }) => id === own.id))
 })
+
+void t.test('nobody is given what is paused, whether one workspace waits or several do', async (t) => {
+  const rig = await Rig.start(t)
+  const { providerId, sessionId } = await rig.provider('paused')
+  const claim = () => claimDueItems(rig.db, [{ sessionId, providerId, credit: 10 }])
+  const lanes = [await makeWorkspace(rig.db, 'one', 1), await makeWorkspace(rig.db, 'other', 1)]
+  const wait = async (workspace: Weighted | undefined, paused: boolean): Promise<string> => {
+    const id = uuid()
+    const item = { provider_id: providerId, id, kind: 'MACHINE_REQUEST', due_at: new Date(0) } as const
+    await rig.db
+      .insertInto('work_items')
+      .values({ ...item, workspace_id: workspace?.id ?? uuid(), paused })
+      .execute()
+    return id
+  }
+  const held = [await wait(lanes[0], true), await wait(lanes[1], true)]
+  t.strictSame(await claim(), { contested: [], items: [], takenUp: [] })
+  const first = await wait(lanes[0], false)
+  const alone = await claim()
+  t.strictSame([alone.contested, alone.items.map(({ id }) => id)], [[], [first]], 'what is paused competes with nobody')
+  const both = new Set([await wait(lanes[0], false), await wait(lanes[1], false)])
+  const shared = await claim()
+  t.strictSame([shared.contested, new Set(shared.items.map(({ id }) => id))], [[providerId], both])
+  await rig.db.updateTable('work_items').set({ paused: false }).where('id', 'in', held).execute()
+  t.strictSame(new Set((await claim()).items.map(({ id }) => id)), new Set(held), 'and goes when it is not any more')
+})
+
+void t.test('several workspaces share a provider as domain/share says', async (t) => {
+  const rig = await Rig.start(t)
+  const random = fc.sample(
+    fc.record({
+      seed: fc.integer(),
+      weights: fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 4, maxLength: 4 }),
+    }),
+    { numRuns: 12, seed: 20_261 },
+  )
+  for (const [round, { seed, weights }] of random.entries()) {
+    const provider = await rig.provider(`shared-${round}`)
+    const workspaces = await Promise.all(
+      weights.map((weight, index) => makeWorkspace(rig.db, `w-${round}-${index}`, weight)),
+    )
+    await compareWithModel(t, rig.db, provider, workspaces, seed)
+  }
+})
+
+interface Weighted {
+  readonly id: string
+  readonly weight: number
+}
+
+async function makeWorkspace(db: Db, name: string, weight: number): Promise<Weighted> {
+  const id = uuid()
+  await db
+    .insertInto('workspaces')
+    .values({ organization_id: organizationId, organization_name: 'default', id, name, weight })
+    .execute()
+  return { id, weight }
+}
+
+/** Claims from the database and from the model, round by round, with work coming in between: both take the same. */
+async function compareWithModel(
+  t: Test,
+  db: Db,
+  { providerId, sessionId }: { readonly providerId: string; readonly sessionId: string },
+  workspaces: readonly Weighted[],
+  seed: number,
+): Promise<void> {
+  const weights = new Map(workspaces.map(({ id, weight }) => [id, weight]))
+  const anyItem = fc.record({
+    workspace: fc.constantFrom(...workspaces.map(({ id }) => id)),
+    priority: fc.integer({ min: -1, max: 1 }),
+    waitedMs: fc.integer({ min: 1_000, max: 3 * ageingMs }),
+  })
+  const anyRounds = fc.array(
+    fc.record({ items: fc.array(anyItem, { maxLength: 30 }), credit: fc.integer({ min: 1, max: 25 }) }),
+    {
+      minLength: 4,
+      maxLength: 8,
+    },
+  )
+  const nowMs = Date.now()
+  let state: ShareState = untouchedShares
+  let waiting: readonly Item[] = []
+  let contested = 0
+  for (const { items, credit } of fc.sample(anyRounds, { numRuns: 1, seed })[0] ?? []) {
+    // Well away from where something ages while the test runs.
+    const come = items.map(({ workspace, priority, waitedMs }) => ({
+      id: uuid(),
+      workspace,
+      priority,
+      dueAtMs: nowMs - Math.floor(waitedMs / ageingMs) * ageingMs - ageingMs / 2 - (waitedMs % 1_000),
+    }))
+    await sql`
+      insert into work_items (provider_id, id, kind, due_at, workspace_id, priority)
+      select ${providerId}, i.id, 'MACHINE_REQUEST', i.due_at, i.workspace_id, i.priority
+      from unnest(
+        ${come.map(({ id }) => id)}::uuid[], ${come.map(({ dueAtMs }) => new Date(dueAtMs))}::timestamptz[],
+        ${come.map(({ workspace }) => workspace)}::uuid[], ${come.map(({ priority }) => priority)}::smallint[]
+      ) as i (id, due_at, workspace_id, priority)
+    `.execute(db)
+    waiting = [...waiting, ...come]
+    // What lies behind an item that was not looked at comes with the next claim, as the dispatcher asks for it.
+    for (let left = Math.min(credit, waiting.length); left > 0;) {
+      const claims = await claimDueItems(db, [{ sessionId, providerId, credit: left }])
+      const turn = takeTurn(state, waiting, claims.items.length, (workspace) => weights.get(workspace) ?? 1, nowMs)
+      t.ok(claims.items.length > 0, 'something goes where anything waits')
+      t.strictSame(new Set(claims.items.map(({ id }) => id)), new Set(turn.taken.map(({ id }) => id)))
+      if (claims.items.length === 0) break
+      contested += claims.contested.length
+      left -= claims.items.length
+      state = turn.state
+      waiting = waiting.filter((item) => !turn.taken.includes(item))
+    }
+    const passes = await db.selectFrom('work_shares').selectAll().where('provider_id', '=', providerId).execute()
+    t.equal(passes.length, state.passes.size)
+    for (const { workspace_id: workspace, pass } of passes)
+      t.ok(Math.abs(pass - (state.passes.get(workspace) ?? 0)) < 1e-6, 'and has it cost the same')
+  }
+  t.ok(contested > 0)
+}

@@ -1,6 +1,7 @@
 import { sql, type Selectable } from 'kysely'
 import type { Db } from './database.js'
 import { reviveRow } from './changes.js'
+import { ageingMs } from '../domain/share/priority.js'
 import { hubCause, newEventId } from './events.js'
 import type { ItemKind, MachineRequestRow, MachineRow, Tables } from './tables.js'
 
@@ -32,19 +33,42 @@ export interface ClaimedItem {
   readonly attempt: number
 }
 
+const claimColumnNames =
+  'work_items.provider_id, work_items.id, work_items.kind, work_items.session_id, work_items.fence, work_items.generation, work_items.attempt'
+
 /** What was claimed at once. */
 export interface Claims {
+  /** Providers that several workspaces or priorities wait for: more may be due there, though fewer were claimed than asked for. */
+  readonly contested: readonly string[]
   readonly items: readonly ClaimedItem[]
   readonly takenUp: readonly TakenUpRequest[]
 }
 
 /**
- * Claims due items for many sessions, oldest due first, each under a fence that is higher than any before, and moves on the requests that are taken up by it: all in one
- * statement. Sessions that have ended or run out get nothing, whatever their replica believes. Items of a provider are dealt out among its sessions, one to each in turn.
+ * Claims due items for many sessions, each under a fence that is higher than any before, and moves on the requests that are taken up by it. Sessions that have ended or run
+ * out get nothing, whatever their replica believes. Items of a provider are dealt out among its sessions, one to each in turn.
+ *
+ * What waits stands in lanes, one for each workspace and priority. Where one lane is alone, its oldest items go; where there are several, {@link claimShared} does the rest.
+ * Neither reads more of what waits than it takes, but one row for each lane.
  */
 export async function claimDueItems(db: Db, credits: readonly Credit[]): Promise<Claims> {
-  const result = await sql<ClaimRow>`/* claim-due-items */
-    with wanted as materialized (
+  const alone = await claimAlone(db, credits)
+  if (alone.contested.length === 0) return alone
+  const shared = await claimShared(db, creditsAt(credits, alone.contested))
+  return {
+    contested: shared.contested,
+    items: [...alone.items, ...shared.items],
+    takenUp: [...alone.takenUp, ...shared.takenUp],
+  }
+}
+
+/** The credits at some providers. */
+export function creditsAt(credits: readonly Credit[], providerIds: readonly string[]): readonly Credit[] {
+  return credits.filter((credit) => providerIds.includes(credit.providerId))
+}
+
+const sessionsWanted = (credits: readonly Credit[]) => sql`
+    wanted as materialized (
       select w.session_id, w.provider_id, w.credit
       from unnest(
         ${credits.map((credit) => credit.sessionId)}::uuid[],
@@ -52,18 +76,11 @@ export async function claimDueItems(db: Db, credits: readonly Credit[]): Promise
         ${credits.map((credit) => credit.credit)}::int[]
       ) as w (session_id, provider_id, credit)
       join sessions s on s.id = w.session_id and s.ended_at is null and s.expires_at > clock_timestamp()
-    ), due as materialized (
-      select due.provider_id, due.id, row_number() over (partition by due.provider_id order by due.due_at, due.id) as place
-      from (select provider_id, sum(credit) as credit from wanted group by provider_id) total
-      cross join lateral (
-        select provider_id, id, due_at
-        from work_items
-        where provider_id = total.provider_id and session_id is null and due_at is not null and due_at <= clock_timestamp()
-        order by due_at
-        limit total.credit
-        for update skip locked
-      ) due
-    ), slots as (
+    )`
+
+/** Deals `due` out among the sessions. */
+const dealtOut = sql`
+    slots as (
       select w.provider_id, w.session_id, row_number() over (partition by w.provider_id order by turn, w.session_id) as place
       from wanted w
       cross join lateral generate_series(1, least(w.credit, (select count(*) from due where due.provider_id = w.provider_id))) as turn
@@ -76,21 +93,150 @@ export async function claimDueItems(db: Db, credits: readonly Credit[]): Promise
       from due
       join slots on slots.provider_id = due.provider_id and slots.place = due.place
       where work_items.provider_id = due.provider_id and work_items.id = due.id
-      returning ${claimColumns}
-    ), ${takenUpWith}
+      returning ${sql.raw(claimColumnNames)}, due.untold
+    )`
+
+/**
+ * Claims, in one statement, of providers at which one lane is alone, and says at which there are several: nothing is claimed of those. The last lane is looked for from the
+ * end of the index, and others only below it: entries of what was claimed before, which the index still has at the lane's beginning, are passed once.
+ */
+export async function claimAlone(db: Db, credits: readonly Credit[]): Promise<Claims> {
+  const result = await sql<ClaimRow>`/* claim-due-items */
+    with ${sessionsWanted(credits)}, total as materialized (
+      select t.provider_id, t.credit, last.workspace_id, last.priority,
+             not exists (
+               select from work_items
+               where provider_id = t.provider_id and (workspace_id, priority) < (last.workspace_id, last.priority)
+                 and session_id is null and due_at is not null and not paused
+             ) as alone
+      from (select provider_id, sum(credit)::int as credit from wanted group by provider_id) t
+      cross join lateral (
+        select workspace_id, priority from work_items
+        where provider_id = t.provider_id and session_id is null and due_at is not null and not paused
+        order by workspace_id desc, priority desc, due_at desc limit 1
+      ) last
+    ), due as materialized (
+      select d.provider_id, d.id, row_number() over (partition by d.provider_id order by d.due_at, d.id) as place, d.untold
+      from total
+      cross join lateral (
+        select provider_id, id, due_at, sent_generation < generation as untold from work_items
+        where provider_id = total.provider_id and workspace_id = total.workspace_id and priority = total.priority and session_id is null
+          and due_at <= (select clock_timestamp()) and not paused
+        order by due_at
+        limit total.credit
+        for update skip locked
+      ) d
+      where total.alone
+    ), ${dealtOut}, ${takenUpWith}
+    union all
+    select provider_id, null, null, null, null, null, null, null, null, null from total where not alone
   `.execute(db)
   return toClaims(result.rows)
 }
 
+/**
+ * Claims, in one statement, of providers at which several lanes wait: each lane is looked into as far as its share may reach, and they go as domain/share says. What lies
+ * behind an item that was not looked at is left for the next claim.
+ */
+export async function claimShared(db: Db, credits: readonly Credit[]): Promise<Claims> {
+  const result = await sql<ClaimRow>`/* claim-shared-items */
+    with recursive ${sessionsWanted(credits)}, lanes as (
+      select total.provider_id, total.credit, first.workspace_id, first.priority
+      from (select provider_id, sum(credit)::int as credit from wanted group by provider_id) total
+      cross join lateral (
+        select workspace_id, priority from work_items
+        where provider_id = total.provider_id and session_id is null and due_at is not null and not paused
+        order by workspace_id, priority limit 1
+      ) first
+      union all
+      select l.provider_id, l.credit, next.workspace_id, next.priority
+      from lanes l
+      cross join lateral (
+        select workspace_id, priority from work_items
+        where provider_id = l.provider_id and session_id is null and due_at is not null and not paused
+          and (workspace_id, priority) > (l.workspace_id, l.priority)
+        order by workspace_id, priority limit 1
+      ) next
+    ), ${rankedLanes}, due as materialized (
+      select r.provider_id, r.id, row_number() over (partition by r.provider_id order by r.place) as place, r.untold, r.workspace_id, r.tag, r.weight
+      from (
+        select r.provider_id, r.id, r.place, locked.untold, r.workspace_id, r.tag, r.weight
+        from ranked r
+        cross join lateral (
+          select w.sent_generation < w.generation as untold from work_items w
+          where w.provider_id = r.provider_id and w.id = r.id and w.session_id is null and w.due_at is not null and not w.paused
+          for update skip locked
+        ) locked
+        where r.place <= r.credit and (r.stop is null or array[-r.level, r.tag] < r.stop)
+      ) r
+    ), ${dealtOut}, ${chargedShares}, ${takenUpWith}
+  `.execute(db)
+  const claims = toClaims(result.rows)
+  return { ...claims, contested: [...new Set(claims.items.map(({ providerId }) => providerId))] }
+}
+
+/** The heads of lanes, in the order in which they go; \`stop\` is where the first would come that was not looked at. */
+const rankedLanes = sql`
+  rivals as materialized (
+    select l.*, coalesce(ws.weight, 1) as weight, greatest(coalesce(s.pass, 0), coalesce(c.clock, 0)) as base,
+           least(l.credit, 2 + ceil(2.0 * l.credit * coalesce(ws.weight, 1) / sum(coalesce(ws.weight, 1)) over (partition by l.provider_id)))::int as reach
+    from lanes l
+    left join workspaces ws on ws.id = l.workspace_id
+    left join work_shares s on s.provider_id = l.provider_id and s.workspace_id = l.workspace_id
+    left join work_clocks c on c.provider_id = l.provider_id
+  ), heads as (
+    select r.provider_id, r.credit, r.workspace_id, r.weight, r.base, i.id, i.due_at,
+           least(1, r.priority + floor(extract(epoch from (select clock_timestamp()) - i.due_at) * 1000 / ${sql.lit(ageingMs)}))::int as level,
+           r.reach < r.credit and count(*) over lane = r.reach and row_number() over (lane order by i.due_at desc, i.id desc) = 1 as cut
+    from rivals r
+    cross join lateral (
+      select id, due_at from work_items
+      where provider_id = r.provider_id and workspace_id = r.workspace_id and priority = r.priority and session_id is null
+        and due_at <= (select clock_timestamp()) and not paused
+      order by due_at
+      limit r.reach
+    ) i
+    window lane as (partition by r.provider_id, r.workspace_id, r.priority)
+  ), tagged as (
+    select *, base + (row_number() over (partition by provider_id, workspace_id order by level desc, due_at, id) - 1)::float8 / weight as tag
+    from heads
+  ), ranked as (
+    select *, row_number() over (partition by provider_id order by level desc, tag, due_at, id) as place,
+           min(case when cut then array[-level, tag + 1::float8 / weight] end) over (partition by provider_id) as stop
+    from tagged
+  )`
+
+/** Charges what was claimed to the workspaces that compete. Rows are locked in one order, so that two replicas never wait for each other. */
+const chargedShares = sql`
+  competing as (
+    select provider_id from heads group by provider_id having count(distinct workspace_id) > 1
+  ), clocks as (
+    insert into work_clocks (provider_id, clock)
+    select provider_id, max(tag) from due where provider_id in (select provider_id from competing) group by provider_id order by provider_id
+    on conflict (provider_id) do update set clock = greatest(work_clocks.clock, excluded.clock)
+  ), shares as (
+    insert into work_shares (provider_id, workspace_id, began, pass)
+    select provider_id, workspace_id, min(tag), min(tag) + count(*)::float8 / min(weight)
+    from due where provider_id in (select provider_id from competing)
+    group by provider_id, workspace_id
+    order by provider_id, workspace_id
+    on conflict (provider_id, workspace_id) do update
+    set began = excluded.began, pass = excluded.pass + greatest(0, work_shares.pass - excluded.began)
+  )`
+
 function toClaims(rows: readonly ClaimRow[]): Claims {
   return {
-    items: rows.flatMap((row) => (row.request === null ? [toClaimedItem(row)] : [])),
+    contested: rows.flatMap((row) => (row.request === null && row.claimId === null ? [row.claimProviderId] : [])),
+    items: rows.flatMap((row) => (row.request === null && row.claimId !== null ? [toClaimedItem(row)] : [])),
     takenUp: rows.flatMap((row) => (row.request === null ? [] : [toTakenUp(row)])),
   }
 }
 
 /** Claims first, and then what was taken up: joined, they would cost the database their product. */
-type ClaimRow = (ClaimColumns & { readonly request: null }) | TakenUpColumns
+type ClaimRow =
+  | (ClaimColumns & { readonly request: null })
+  | { readonly claimProviderId: string; readonly claimId: null; readonly request: null }
+  | TakenUpColumns
 
 interface TakenUpColumns {
   readonly request: Readonly<Record<string, unknown>>
@@ -124,28 +270,32 @@ function toClaimedItem(row: ClaimColumns): ClaimedItem {
   }
 }
 
-const claimColumns = sql`
-  work_items.provider_id, work_items.id, work_items.kind, work_items.session_id, work_items.fence, work_items.generation, work_items.attempt`
+const claimColumns = sql.raw(claimColumnNames)
 
-const removing = sql`operation = 'DEPROVISION'`
+const removing = sql`operation in ('DEPROVISION', 'UNADOPT')`
 
 /**
  * The rest of a statement that begins with items that are told to their holders, as `claimed`, by a claim or because of a newer wish: moves on those of their requests whose
  * work is taken up by that, says so in their timelines, and has their hosts looked at. Items are locked before requests, as everywhere.
  */
+// Whoever was told of a generation has taken its request up in the same statement: there is nothing to be looked at again.
 const takenUpWith = sql`
   taken as (
     update machine_requests r
     set state = case when ${removing} then 'DEPROVISIONING' else 'PROVISIONING' end
     from claimed k
-    where k.kind = 'MACHINE_REQUEST' and r.provider_id = k.provider_id and r.id = k.id
+    where k.kind = 'MACHINE_REQUEST' and k.untold and r.provider_id = k.provider_id and r.id = k.id
       and case when ${removing} then r.state not in ('DEPROVISIONING', 'GONE') else r.state = 'PENDING' end
     returning r.*
   ), told as (
     insert into events (event_id, subject, related, provider_id, organization_id, reason, message, severity, actor, request_id)
     select ${newEventId}, 'machineRequests/' || name, array[host_name, 'providers/' || provider_name], provider_id, organization_id,
            case when ${removing} then 'RequestDeprovisioning' else 'RequestClaimed' end,
-           provider_name || case when ${removing} then ' removes the machine' else ' makes the machine' end,
+           provider_name || case operation
+             when 'DEPROVISION' then ' removes the machine'
+             when 'ADOPT' then ' takes over server ' || adopt_external_id
+             when 'UNADOPT' then ' lets go of server ' || adopt_external_id || ', which stays as it is'
+             else ' makes the machine' end,
            'INFO', ${hubCause.actor}, ${hubCause.requestId}
     from taken
   ), looked as (
@@ -171,7 +321,7 @@ export async function takeChangedWishes(db: Db, sessionIds: readonly string[]): 
       update work_items
       set sent_generation = generation
       where session_id = any(${[...sessionIds]}::uuid[]) and generation > sent_generation
-      returning ${claimColumns}
+      returning ${claimColumns}, true as untold
     ), ${takenUpWith}
   `.execute(db)
   return toClaims(result.rows)
@@ -184,7 +334,7 @@ export async function takeHeldItems(db: Db, sessionIds: readonly string[]): Prom
       update work_items
       set sent_generation = generation
       where session_id = any(${[...sessionIds]}::uuid[])
-      returning ${claimColumns}
+      returning ${claimColumns}, true as untold
     ), ${takenUpWith}
   `.execute(db)
   return toClaims(result.rows)
