@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { isIP } from 'node:net'
+import { IssuerConfigError, parseIssuers, type IssuerConfig } from './domain/sign-in/issuer.js'
 import { logLevels, type LogLevel } from './observe/log.js'
 
 // The one reader of the environment. Flags go before environment variables; both are named in every refusal.
@@ -32,6 +33,8 @@ export interface HubConfig {
   readonly gatewayNames: readonly string[]
   /** What instances are told to connect to, host:port. Empty: where the gateway listens. */
   readonly gatewayAdvertise: string
+  /** Where other replicas reach this one's gateway, host:port. Empty: where it listens. */
+  readonly replicaAddress: string
   /** Empty: where the client API listens. */
   readonly publicUrl: string
   readonly reflection: boolean
@@ -43,10 +46,14 @@ export interface HubConfig {
   readonly providerCertificateMs: number
   readonly changeRetentionMs: number
   readonly eventRetentionMs: number
+  /** Classes that were made for shapes go when nothing has used them for so long. */
+  readonly autoClassRetentionMs: number
   readonly orphanGraceMs: number
   readonly orphanRestoreGraceMs: number
   readonly orphanRemovalTimeoutMs: number
   readonly maxMessageBytes: number
+  /** Where people sign in. */
+  readonly issuers: readonly IssuerConfig[]
   readonly logLevel: LogLevel
   readonly bootstrapTokenFile: string | undefined
   readonly replica: string
@@ -113,6 +120,13 @@ export const settings: readonly Setting[] = [
     help: 'what instances are told to connect to; default: where it listens',
   },
   {
+    flag: 'replica-address',
+    env: 'SLIPWAY_REPLICA_ADDRESS',
+    value: 'HOST:PORT',
+    fallback: '',
+    help: "where other replicas reach this one's gateway; default: where it listens",
+  },
+  {
     flag: 'public-url',
     env: 'SLIPWAY_PUBLIC_URL',
     value: 'URL',
@@ -133,7 +147,13 @@ export const settings: readonly Setting[] = [
     fallback: 'false',
     help: 'apply missing migrations at start (the embedded database always does)',
   },
-  { flag: 'pool-size', env: 'SLIPWAY_POOL_SIZE', value: 'N', fallback: '10', help: 'database connections at most' },
+  {
+    flag: 'pool-size',
+    env: 'SLIPWAY_POOL_SIZE',
+    value: 'N',
+    fallback: '10',
+    help: 'database connections at most; half as many again serve tenants',
+  },
   {
     flag: 'lease',
     env: 'SLIPWAY_LEASE',
@@ -185,6 +205,13 @@ export const settings: readonly Setting[] = [
     help: 'how long timelines are kept',
   },
   {
+    flag: 'auto-class-retention',
+    env: 'SLIPWAY_AUTO_CLASS_RETENTION',
+    value: 'TIME',
+    fallback: '720h',
+    help: 'how long classes that were made for the shape of an order are kept when nothing uses them',
+  },
+  {
     flag: 'orphan-grace',
     env: 'SLIPWAY_ORPHAN_GRACE',
     value: 'TIME',
@@ -211,6 +238,13 @@ export const settings: readonly Setting[] = [
     value: 'BYTES',
     fallback: '4194304',
     help: 'how large a message may be',
+  },
+  {
+    flag: 'issuers-file',
+    env: 'SLIPWAY_ISSUERS_FILE',
+    value: 'FILE',
+    fallback: '',
+    help: 'OpenID Connect issuers that people sign in at, JSON',
   },
   { flag: 'log-level', env: 'SLIPWAY_LOG_LEVEL', value: 'LEVEL', fallback: 'info', help: logLevels.join(', ') },
   {
@@ -274,6 +308,7 @@ export function readConfig(mode: HubConfig['mode'], flags: Flags, env: Environme
       .map((name) => name.trim())
       .filter(isCertificateName),
     gatewayAdvertise: read('gateway-advertise'),
+    replicaAddress: optionalHostPort(read('replica-address'), '--replica-address'),
     publicUrl: read('public-url').replace(/\/+$/, ''),
     reflection: !flagSet(read('no-reflection'), '--no-reflection'),
     leaseMs,
@@ -284,23 +319,55 @@ export function readConfig(mode: HubConfig['mode'], flags: Flags, env: Environme
     providerCertificateMs: duration(read('provider-certificate'), '--provider-certificate', 10_000),
     changeRetentionMs: duration(read('change-retention'), '--change-retention', 1_000),
     eventRetentionMs: duration(read('event-retention'), '--event-retention', 1_000),
+    autoClassRetentionMs: duration(read('auto-class-retention'), '--auto-class-retention', 1_000),
     orphanGraceMs: duration(read('orphan-grace'), '--orphan-grace', 0),
     orphanRestoreGraceMs: duration(read('orphan-restore-grace'), '--orphan-restore-grace', 0),
     orphanRemovalTimeoutMs: duration(read('orphan-removal-timeout'), '--orphan-removal-timeout', 1_000),
     maxMessageBytes: wholeNumber(read('max-message'), '--max-message', 65_536, 64 * 1024 * 1024),
+    issuers: readIssuers(read('issuers-file')),
     logLevel,
     bootstrapTokenFile: nonEmpty(read('bootstrap-token-file')),
     replica: `${hostname()}-${process.pid}`,
   }
 }
 
-/**
- * The key-encryption key: from SLIPWAY_KEY or SLIPWAY_KEY_FILE; beside an embedded database one is made at the first start.
- *
- * @returns its text.
- * @throws ConfigError.
- */
-export function readKey(config: Pick<HubConfig, 'databaseUrl' | 'dataDir'>, env: Environment): string {
+/** @throws ConfigError. */
+function readIssuers(file: string): readonly IssuerConfig[] {
+  if (file === '') return []
+  try {
+    return parseIssuers(JSON.parse(readFileSync(file, 'utf8')))
+  } catch (error) {
+    if (error instanceof IssuerConfigError) throw new ConfigError(`--issuers-file ${file}: ${error.message}`)
+    throw new ConfigError(
+      `--issuers-file: cannot read ${file} as JSON: ${error instanceof Error ? error.message : String(error)}`,
+    )
+  }
+}
+
+/** Where key-encryption keys come from. */
+export interface KeySettings {
+  /** One on each line. Secret. */
+  readonly text: string
+  /** The Transit engine that unwraps those lines that begin with `transit:`; see its options in secrets/transit.ts. */
+  readonly transit: { readonly address: string; readonly token: string; readonly namespace?: string } | undefined
+}
+
+/** The key-encryption keys, and what unwraps those that are wrapped. @throws ConfigError. */
+export function readKeys(config: Pick<HubConfig, 'databaseUrl' | 'dataDir'>, env: Environment): KeySettings {
+  const address = nonEmpty(env['VAULT_ADDR'])
+  const token = nonEmpty(env['VAULT_TOKEN']) ?? secretFile(env, 'VAULT_TOKEN')
+  const namespace = nonEmpty(env['VAULT_NAMESPACE'])
+  return {
+    text: readKeyText(config, env),
+    transit:
+      address === undefined || token === undefined
+        ? undefined
+        : { address, token, ...(namespace !== undefined && { namespace }) },
+  }
+}
+
+/** From SLIPWAY_KEY or SLIPWAY_KEY_FILE; beside an embedded database one is made at the first start. @throws ConfigError. */
+function readKeyText(config: Pick<HubConfig, 'databaseUrl' | 'dataDir'>, env: Environment): string {
   const given = nonEmpty(env['SLIPWAY_KEY']) ?? secretFile(env, 'SLIPWAY_KEY')
   if (given !== undefined) return given
   if (config.databaseUrl !== undefined || config.dataDir === undefined) {
@@ -360,6 +427,12 @@ function hostPort(text: string, name: string): HostPort {
   if (host === undefined || port > 65_535)
     throw new ConfigError(`${name} must be HOST:PORT, for example 127.0.0.1:8080, but is «${text}»`)
   return { host: host === '' ? '0.0.0.0' : host, port }
+}
+
+function optionalHostPort(text: string, name: string): string {
+  if (text !== '' && hostPort(text, name).port === 0)
+    throw new ConfigError(`${name} must name a port that others can connect to, but is «${text}»`)
+  return text
 }
 
 function tlsFiles(certFile: string, keyFile: string): HubConfig['tls'] {

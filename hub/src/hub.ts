@@ -1,18 +1,29 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Interceptor } from '@connectrpc/connect'
 import type { Logger } from 'pino'
-import { startApi } from './api/server.js'
+import { memberOrders } from './api/host-set-orders.js'
+import { startApi, type ApiDeps } from './api/server.js'
 import { Authority } from './auth/authority.js'
-import { ConfigError, type HubConfig } from './config.js'
+import { ConfigError, type HubConfig, type KeySettings } from './config.js'
 import { startGateway } from './gateway/server.js'
 import { toOrderQuestion } from './gateway/convert.js'
+import { startSealing } from './reconcile/audit/seal.js'
+import { startRetiringClasses } from './reconcile/class/retire.js'
 import { startController } from './reconcile/controller.js'
 import type { ReconcilerDeps } from './reconcile/deps.js'
 import type { Loop } from './reconcile/loop.js'
 import { prepareFirstLook } from './reconcile/host/batch.js'
+import { startExpiry } from './reconcile/expiry/release.js'
+import { startHostSets } from './reconcile/host-set/round.js'
 import { startReconciler } from './reconcile/reconciler.js'
-import { makeKeyring, parseKey } from './secrets/keyring.js'
+import { startRewrap } from './reconcile/secret/rewrap.js'
+import { startReleasingClaims } from './reconcile/pool/release.js'
+import { startSettlingCredentials } from './reconcile/secret/settle.js'
+import { KeyError, readKeyring } from './secrets/keys.js'
+import type { Keyring } from './secrets/keyring.js'
+import { transitUnwrapper } from './secrets/transit.js'
 import { createBootstrapToken } from './store/client-tokens.js'
 import { databaseTime, isConnectionLoss, openDatabase, type Db } from './store/database.js'
 import { startEmbeddedDatabase } from './store/embedded.js'
@@ -40,8 +51,19 @@ export interface Hub {
   stop(): Promise<void>
 }
 
+/** What a program that holds a hub in itself may add to it: a test that looks on, for one. */
+export interface HubExtras {
+  /** What every call of the client API passes first, and its answer last. */
+  readonly interceptors?: readonly Interceptor[]
+}
+
 /** Starts a hub. What was started is stopped again where something later fails. @throws ConfigError, EmbeddedDatabaseError, MigrationError. */
-export async function startHub(config: HubConfig, keyText: string, log: Logger): Promise<Hub> {
+export async function startHub(
+  config: HubConfig,
+  keys: KeySettings,
+  log: Logger,
+  extras: HubExtras = {},
+): Promise<Hub> {
   const closers: (() => Promise<unknown>)[] = []
   const stop = async () => {
     for (const close of closers.splice(0).reverse()) {
@@ -49,7 +71,7 @@ export async function startHub(config: HubConfig, keyText: string, log: Logger):
     }
   }
   try {
-    return { ...(await start(config, keyText, log, closers)), stop }
+    return { ...(await start(config, keys, log, extras, closers)), stop }
   } catch (error) {
     await stop()
     throw error
@@ -58,22 +80,28 @@ export async function startHub(config: HubConfig, keyText: string, log: Logger):
 
 async function start(
   config: HubConfig,
-  keyText: string,
+  keys: KeySettings,
   log: Logger,
+  extras: HubExtras,
   closers: (() => Promise<unknown>)[],
 ): Promise<Omit<Hub, 'stop'>> {
-  const keyring = makeKeyring([parseKey(keyText)])
+  const keyring = await keyringOf(keys)
   const connectionString = await connect(config, log, closers)
-  const db = openDatabase({
+  await prepareDatabase(connectionString, config, log)
+  const pool = {
     connectionString,
-    poolSize: config.poolSize,
     // A replica that stands still in the middle of a transaction holds its rows for no longer than its leases are good.
     idleInTransactionMs: Math.min(30_000, Math.max(2_000, config.leaseMs / 2)),
-    onIdleError: (error) => log.warn({ err: error }, 'a database connection broke; it is replaced'),
-  })
+    onIdleError: (error: Error) => log.warn({ err: error }, 'a database connection broke; it is replaced'),
+  }
+  const db = openDatabase({ ...pool, role: 'slipway_hub', poolSize: config.poolSize })
   closers.push(() => db.destroy())
-  await waitForDatabase(db, log)
-  await checkSchema(db, config, log)
+  const tenantDb = openDatabase({
+    ...pool,
+    role: 'slipway_tenant',
+    poolSize: Math.max(2, Math.ceil(config.poolSize / 2)),
+  })
+  closers.push(() => tenantDb.destroy())
   const { hubId, epoch } = await readMeta(db)
   const authority = await Authority.load(db, keyring, hubId, { providerCertificateMs: config.providerCertificateMs })
   const bootstrapToken = await createBootstrapToken(db)
@@ -94,24 +122,42 @@ async function start(
   }
   const gateway = await startGateway({ ...shared, config: settings })
   const gatewayAddress = `${gateway.host}:${gateway.port}`
-  const api = await startApi({
+  const apiDeps: ApiDeps = {
     ...shared,
+    ...extras,
+    tenantDb,
     config: { ...config, gatewayAdvertise: config.gatewayAdvertise === '' ? gatewayAddress : config.gatewayAdvertise },
     validator: {
       validate: (providerId, order, deadlineMs) => gateway.validate(providerId, toOrderQuestion(order), deadlineMs),
     },
+    consoles: gateway.consoles,
     publicUrl: () => publicUrl.value,
-    prepareFirstLook: (tx, expected) =>
-      publicUrl.value === '' ? undefined : prepareFirstLook({ ...shared, config: settings }, tx, expected),
-  })
+    prepareFirstLook: (tx, expected, limits) =>
+      publicUrl.value === '' ? undefined : prepareFirstLook({ ...shared, config: settings }, tx, expected, limits),
+  }
+  const api = await startApi(apiDeps)
   if (publicUrl.value === '') publicUrl.value = api.url
   const reconciler = startReconciler({ ...shared, config: settings })
   const trimming = startTrimming({ ...shared, config: settings }, config)
+  const rewrap = startRewrap({ ...shared, config: settings })
+  const retiring = startRetiringClasses({ ...shared, config: settings }, config.autoClassRetentionMs)
+  const settling = startSettlingCredentials({ ...shared, config: settings })
+  const releasing = startReleasingClaims({ ...shared, config: settings })
+  const sealing = startSealing({ ...shared, config: settings })
+  const expiry = startExpiry({ ...shared, config: settings })
+  const hostSets = startHostSets({ ...shared, config: settings }, memberOrders(apiDeps))
   closers.push(
+    () => sealing.stop(),
     () => api.drain(config.drainMs),
     () => reconciler.stop(),
     () => gateway.drain(config.drainMs),
     () => trimming.stop(),
+    () => rewrap.stop(),
+    () => retiring.stop(),
+    () => settling.stop(),
+    () => expiry.stop(),
+    () => hostSets.stop(),
+    () => releasing.stop(),
   )
   log.info({ api: api.url, gateway: gatewayAddress, hubId, replica: config.replica }, 'hub is up')
   return {
@@ -121,12 +167,33 @@ async function start(
   }
 }
 
+/** The keys that this hub seals and opens with. @throws ConfigError. */
+export async function keyringOf(keys: KeySettings): Promise<Keyring> {
+  try {
+    return await readKeyring(keys.text, [transitUnwrapper(keys.transit)])
+  } catch (error) {
+    if (error instanceof KeyError) throw new ConfigError(`SLIPWAY_KEY: ${error.message}`)
+    throw error
+  }
+}
+
 async function connect(config: HubConfig, log: Logger, closers: (() => Promise<unknown>)[]): Promise<string> {
   if (config.databaseUrl !== undefined) return config.databaseUrl
   const embedded = await startEmbeddedDatabase(join(config.dataDir ?? '', 'database'))
   closers.push(() => embedded.stop())
   log.info({ pid: embedded.pid }, 'embedded database is up')
   return embedded.connectionString
+}
+
+/** Brings the schema up to date, or sees that it is, as the login itself: what serves callers afterwards owns nothing. */
+async function prepareDatabase(connectionString: string, config: HubConfig, log: Logger): Promise<void> {
+  const db = openDatabase({ connectionString, poolSize: 1, onIdleError: () => undefined })
+  try {
+    await waitForDatabase(db, log)
+    await checkSchema(db, config, log)
+  } finally {
+    await db.destroy()
+  }
 }
 
 /** A hub that is started while its database restarts waits for it, for a while. @throws what the database threw last. */

@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import { runMigrate, runTokenCreate, runTokenList, runTokenRevoke } from './commands/database.js'
+import { runKeys, runMigrate, runTokenCreate, runTokenList, runTokenRevoke } from './commands/database.js'
 import { serve } from './commands/serve.js'
 import { readConfig, redactedConfig, settings } from './config.js'
 import { version } from './version.js'
@@ -50,6 +50,9 @@ withSettings(program.command('config').description('show the settings in force, 
     console.log(JSON.stringify(redactedConfig(readConfig('serve', flagsOf(command), process.env)), undefined, 2))
   },
 )
+withSettings(
+  program.command('keys').description('show the key-encryption keys, and how many sealed values each of them wraps'),
+).action((_options, command: Command) => runKeys(flagsOf(command)))
 const token = program
   .command('token')
   .description('client tokens, straight in the database: for the first one, and for when all are lost')

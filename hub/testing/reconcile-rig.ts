@@ -21,7 +21,7 @@ import { claimDueItems, takeChangedWishes, type ClaimedItem } from '../src/store
 import { withDatabase } from './database.js'
 
 export const organizationId = '00000000-0000-7000-8000-000000000001'
-const workspaceId = '00000000-0000-7000-8000-000000000002'
+export const workspaceId = '00000000-0000-7000-8000-000000000002'
 export const smallShape: Shape = { vcpus: 2, memoryMib: 4096, diskGib: 40, diskClass: 'ssd', architecture: 'amd64' }
 export const euros = (hourlyMicros: number): Price => ({
   currency: 'EUR',
@@ -65,6 +65,12 @@ export interface HostOptions {
   readonly placement?: Partial<PlacementWish>
   readonly userData?: string
   readonly providerData?: HostRow['provider_data']
+  readonly labels?: HostRow['labels']
+  /** Of another workspace than the default one. */
+  readonly workspace?: { readonly id: string; readonly name: string }
+  readonly priority?: number
+  /** A class that several orders name; default: one of its own. */
+  readonly className?: string
 }
 
 /** Played by a test: an instance that claims items and says what became of them. */
@@ -80,6 +86,8 @@ export interface FakeInstance {
 /** A database, reconcilers on it, and what is needed to play the parts of everybody else. */
 export class Rig {
   readonly db: Db
+  /** Of the database. */
+  readonly url: string
   readonly wake = new Wake()
   readonly keyring: Keyring
   readonly hubId = randomUUID()
@@ -87,15 +95,16 @@ export class Rig {
   #classes = 0
   #reconcilers = 0
 
-  private constructor(t: Test, db: Db) {
+  private constructor(t: Test, db: Db, url: string) {
     this.#t = t
     this.db = db
+    this.url = url
     this.keyring = makeKeyring([randomBytes(32)])
   }
 
   static async start(t: Test): Promise<Rig> {
-    const { db } = await withDatabase(t)
-    return new Rig(t, db)
+    const { db, url } = await withDatabase(t)
+    return new Rig(t, db, url)
   }
 
   /** Runs reconcilers until the test ends. */
@@ -149,8 +158,6 @@ export class Rig {
         price: options.price === null ? null : JSON.stringify(options.price ?? euros(10_000)),
         available: options.available ?? true,
         remaining: options.remaining ?? null,
-        held_until: null,
-        held_reason: null,
       })
       .execute()
   }
@@ -212,18 +219,28 @@ export class Rig {
       bootstrap: { phoneHome: false, phoneHomeTimeoutMs: 900_000, provisionTimeoutMs: 3_600_000, userData: '' },
       ...options.spec,
     }
-    const classId = uuid()
-    const className = `class-${++this.#classes}`
+    const className = options.className ?? `class-${++this.#classes}`
+    await this.db
+      .insertInto('machine_classes')
+      .values({ id: uuid(), name: className })
+      .onConflict((conflict) => conflict.doNothing())
+      .execute()
+    const { id: classId } = await this.db
+      .selectFrom('machine_classes')
+      .select('id')
+      .where('name', '=', className)
+      .executeTakeFirstOrThrow()
     const id = uuid()
     await inTransaction(this.db, async (tx) => {
-      await tx.insertInto('machine_classes').values({ id: classId, name: className }).execute()
       await tx
         .insertInto('hosts')
         .values({
           organization_id: organizationId,
           id,
-          workspace_id: workspaceId,
-          workspace_name: 'default',
+          workspace_id: options.workspace?.id ?? workspaceId,
+          workspace_name: options.workspace?.name ?? 'default',
+          labels: JSON.stringify(options.labels ?? {}),
+          priority: options.priority ?? 0,
           name,
           hostname: `${name}.example`,
           class_id: classId,

@@ -20,8 +20,10 @@ import {
   type MachineSelector,
   type PlacementWish,
 } from '../domain/host/host.js'
+import { priorityLevel, priorityOf, type Priority } from '../domain/share/priority.js'
 import type { MachineState } from '../domain/machine/machine.js'
 import { parseResourceName, resourceName } from '../domain/names.js'
+import { parseLabelSelector } from '../domain/selector.js'
 import type { Capability, ProviderKind } from '../domain/provider/provider.js'
 import type { RequestState } from '../domain/request/request.js'
 
@@ -101,12 +103,14 @@ export const capabilityNumbers: Readonly<Record<Capability, wire.Capability>> = 
   LIST: wire.Capability.LIST,
   REMOVE_ORPHAN: wire.Capability.REMOVE_ORPHAN,
   RESCUE: wire.Capability.RESCUE,
+  CONSOLE: wire.Capability.CONSOLE,
+  ADOPT: wire.Capability.ADOPT,
 }
 
 const severityNumbers = { INFO: hub.Severity.INFO, WARNING: hub.Severity.WARNING, ERROR: hub.Severity.ERROR } as const
 export const toSeverity = (severity: keyof typeof severityNumbers): hub.Severity => severityNumbers[severity]
 
-const failureNumbers: Readonly<Record<facts.FailureCode, wire.FailureCode>> = {
+export const failureNumbers: Readonly<Record<facts.FailureCode, wire.FailureCode>> = {
   CAPACITY: wire.FailureCode.CAPACITY,
   QUOTA: wire.FailureCode.QUOTA,
   INVALID_SPEC: wire.FailureCode.INVALID_SPEC,
@@ -206,7 +210,7 @@ export function toPrice(price: facts.Price | null | undefined): wire.Price | und
   })
 }
 
-function fromPrice(price: wire.Price): facts.Price {
+export function fromPrice(price: wire.Price): facts.Price {
   return {
     currency: price.currency,
     hourlyMicros: Number(price.hourlyMicros),
@@ -221,6 +225,9 @@ export function toHardware(hardware: facts.Hardware): wire.Hardware {
     vendor: hardware.vendor ?? '',
     model: hardware.model ?? '',
     serial: hardware.serial ?? '',
+    nics: hardware.nics ?? 0,
+    uuid: hardware.uuid ?? '',
+    macs: [...(hardware.macs ?? [])],
     ...(hardware.details !== undefined && { details: toObject(hardware.details) }),
   })
 }
@@ -246,7 +253,49 @@ export function toPlacement(wish: Partial<PlacementWish>): hub.Placement {
     families: [...(wish.families ?? [])],
     locations: [...(wish.locations ?? [])],
     maxHourlyMicros: BigInt(wish.maxHourlyMicros ?? 0),
+    regions: [...(wish.regions ?? [])],
+    residency: [...(wish.residency ?? [])],
+    affinities: (wish.affinities ?? []).map(({ side, domain, labelSelector, required }) => ({
+      ...{ side: sideNumbers[side], domain: domainNumbers[domain], labelSelector, required },
+    })),
+    spread: (wish.spread ?? []).map(({ domain, labelSelector }) => ({ domain: domainNumbers[domain], labelSelector })),
   })
+}
+
+const sideNumbers = { NEAR: hub.AffinitySide.NEAR, APART: hub.AffinitySide.APART }
+const domainNumbers = {
+  PROVIDER: hub.FailureDomain.PROVIDER,
+  LOCATION: hub.FailureDomain.LOCATION,
+  RACK: hub.FailureDomain.RACK,
+}
+
+/** Affinities and spreading, where there are any. @throws HubError INVALID_FIELD, INVALID_LABEL_SELECTOR. */
+function fromCompany(
+  { affinities, spread }: hub.Placement,
+  field: string,
+): Pick<PlacementWish, 'affinities' | 'spread'> {
+  const domainOf = (domain: hub.FailureDomain, path: string) => {
+    const found = nameOf(domainNumbers, domain)
+    if (found === undefined) throw invalidField(`${path}.domain`, 'give a domain')
+    return found
+  }
+  return {
+    ...(affinities.length > 0 && {
+      affinities: affinities.map(({ side, domain, labelSelector, required }, index) => {
+        const path = `${field}.affinities[${index}]`
+        const found = nameOf(sideNumbers, side)
+        if (found === undefined) throw invalidField(`${path}.side`, 'give a side')
+        parseLabelSelector(labelSelector)
+        return { side: found, domain: domainOf(domain, path), labelSelector, required }
+      }),
+    }),
+    ...(spread.length > 0 && {
+      spread: spread.map(({ domain, labelSelector }, index) => {
+        parseLabelSelector(labelSelector)
+        return { domain: domainOf(domain, `${field}.spread[${index}]`), labelSelector }
+      }),
+    }),
+  }
 }
 
 export function fromPlacement(placement: hub.Placement | undefined, field: string): PlacementWish {
@@ -257,6 +306,9 @@ export function fromPlacement(placement: hub.Placement | undefined, field: strin
     families: placement?.families ?? [],
     locations: placement?.locations ?? [],
     maxHourlyMicros: Number(placement?.maxHourlyMicros ?? 0n),
+    ...(placement !== undefined && placement.regions.length > 0 && { regions: placement.regions }),
+    ...(placement !== undefined && placement.residency.length > 0 && { residency: placement.residency }),
+    ...(placement !== undefined && fromCompany(placement, field)),
   }
 }
 
@@ -297,6 +349,7 @@ export function toSelector(selector: MachineSelector | null): hub.MachineSelecto
     provider: selector.provider === '' ? '' : resourceName('provider', selector.provider),
     providerData: toObject(selector.providerData),
     ...(selector.price !== undefined && { price: toPrice(selector.price) }),
+    minNics: selector.minNics ?? 0,
   })
 }
 
@@ -307,6 +360,7 @@ export function fromSelector(selector: hub.MachineSelector | undefined, field: s
     provider: selector.provider === '' ? '' : parseResourceName('provider', selector.provider, `${field}.provider`),
     providerData: fromObject(selector.providerData),
     ...(selector.price !== undefined && { price: fromPrice(selector.price) }),
+    ...(selector.minNics > 0 && { minNics: selector.minNics }),
   }
 }
 
@@ -343,4 +397,21 @@ export function checkedLabels(
     if (value.length > 256) throw invalidField(`${field}["${key}"]`, 'a value has 256 characters at most')
   }
   return labels
+}
+
+const priorityNumbers = {
+  LOW: hub.Priority.LOW,
+  NORMAL: hub.Priority.NORMAL,
+  HIGH: hub.Priority.HIGH,
+} as const satisfies Record<Priority, hub.Priority>
+
+/** The level of a priority; undefined: nothing is said of it. */
+export function fromPriority(priority: hub.Priority | undefined): number | undefined {
+  const name = nameOf(priorityNumbers, priority ?? hub.Priority.UNSPECIFIED)
+  return name && priorityLevel(name)
+}
+
+/** @param level absent from what was stored before there were priorities. */
+export function toPriority(level: number | undefined): hub.Priority {
+  return priorityNumbers[priorityOf(level ?? 0)]
 }

@@ -1,6 +1,7 @@
 import { Code } from '@connectrpc/connect'
 import pg from 'pg'
 import t from 'tap'
+import { HubError } from '../domain/error/errors.js'
 import { toConnectError } from './errors.js'
 
 function fromDatabase(state: string): Error {
@@ -28,4 +29,17 @@ void t.test('a caller that went away is no defect either; what nobody foresaw is
     t.match(toConnectError(gone, 'r-1'), { defect: false, error: { code: Code.Canceled } }, code)
   }
   t.match(toConnectError(fromDatabase('42601'), 'r-1'), { defect: true, error: { code: Code.Internal } })
+})
+
+void t.test('whatever is quoted in an error, it fits into the headers of every client', async (t) => {
+  const long = 'ä🚢'.repeat(50_000)
+  const error = new HubError('INVALID_FIELD', long, {
+    violations: Array.from({ length: 500 }, () => ({ field: long, description: long })),
+    metadata: { current_etag: long },
+  })
+  const told = toConnectError(error, 'r-1').error
+  const details = told.details.map((detail) => ('value' in detail ? JSON.stringify(detail.value) : ''))
+  t.match(told.rawMessage, /^ä🚢.*…$/)
+  t.ok(told.rawMessage.length < 1_600 && details.join('').length < 8_000, `${details.join('').length} characters`)
+  t.notMatch(told.rawMessage, /\p{Surrogate}/u)
 })

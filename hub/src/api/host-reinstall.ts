@@ -19,7 +19,7 @@ import {
 import { findAnswer } from '../store/idempotency.js'
 import { findProvider } from '../store/providers.js'
 import type { HostRow, ProviderRow } from '../store/tables.js'
-import { causeOf, checkEtag, createOnce, idempotencyKey, type ApiDeps } from './context.js'
+import { causeOf, checkEtag, createOnce, databaseOf, idempotencyKey, mayChangeHost, type ApiDeps } from './context.js'
 import { fromObject } from './convert.js'
 import { checkWithProvider } from './provider-check.js'
 import { toHost } from './resources.js'
@@ -38,12 +38,14 @@ export async function reinstallHost(
     requestId: request.requestId,
     request: { schema: hub.ReinstallHostRequestSchema, message: request },
   }
-  const key = idempotencyKey(context, keyed)
+  const key = idempotencyKey(deps, context, keyed)
   // Asked before anything is checked: what was accepted once stays so, whatever has become of the host since.
-  const before = key === undefined || request.validateOnly ? undefined : await findAnswer(deps.db, key)
+  const own = databaseOf(deps, context)
+  const before = key === undefined || request.validateOnly ? undefined : await findAnswer(own, key)
   if (before !== undefined) return fromBinary(hub.ReinstallHostResponseSchema, before)
-  const seen = await findHostOnMachine(deps.db, workspace, id)
-  if (seen === undefined) throw notFound(request.name)
+  // A tenant sees the host, and what is beneath it; its work, and its provider, are the hub's.
+  const seen = await findHostOnMachine(own, workspace, id)
+  if (seen === undefined || !(await mayChangeHost(deps, context, { workspace, id }))) throw notFound(request.name)
   checkEtag(request.etag, seen.host, request.name)
   const provider = await providerOf(deps, seen)
   moveToReinstall(viewOf(seen, provider))
@@ -51,11 +53,12 @@ export async function reinstallHost(
   if (request.validateOnly) return create(hub.ReinstallHostResponseSchema, { host: toHost(seen.host), warnings })
   return createOnce(deps, context, {
     ...keyed,
+    db: deps.db,
     response: hub.ReinstallHostResponseSchema,
     wake: [{ kind: 'host' }, ...(provider === undefined ? [] : [{ kind: 'work' as const, providerId: provider.id }])],
     work: async (tx) => {
       const locked = await lockHostOnMachine(tx, workspace, id)
-      if (locked === undefined) throw notFound(request.name)
+      if (locked === undefined || locked.host.id !== seen.host.id) throw notFound(request.name)
       checkEtag(request.etag, locked.host, request.name)
       const host = await wish(deps, tx, locked, provider, request, causeOf(context))
       return create(hub.ReinstallHostResponseSchema, { host: toHost(host), warnings })
@@ -102,6 +105,7 @@ async function askProvider(
     workspace: host.workspace_name,
     machineClass: host.class_name,
     labels: host.labels,
+    sshPublicKeys: host.ssh_public_keys,
     reinstall: { externalId: of.external_id ?? '', providerData: of.spec.providerData },
   }
   return checkWithProvider(deps, provider, order, '')

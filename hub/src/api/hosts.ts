@@ -1,38 +1,62 @@
+import { isDeepStrictEqual } from 'node:util'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import * as hub from '@slipway/proto/hub/v1'
-import { HubError } from '../domain/error/errors.js'
+import { allowedEverywhere, decide } from '../domain/access/decide.js'
+import { HubError, invalidField } from '../domain/error/errors.js'
 import type { EventDraft } from '../domain/facts.js'
 import { hostName, parseHostName, parseResourceName } from '../domain/names.js'
+import type { Pool } from '../domain/pool/pool.js'
 import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
-import { inTransaction, type Tx } from '../store/database.js'
+import { allowsPriority, priorityOf as priorityName } from '../domain/share/priority.js'
+import { inTransaction, type Db, type Tx } from '../store/database.js'
 import { appendEvents } from '../store/events.js'
-import { findHost, listHosts, lockHost, moveHost, updateHost, type HostListFilter } from '../store/hosts.js'
+import {
+  findHost,
+  listHosts,
+  lockHost,
+  moveHost,
+  updateHost,
+  type HostListFilter,
+  type NewExpiry,
+  type WorkspaceRef,
+} from '../store/hosts.js'
+import { findMachine } from '../store/machines.js'
+import { failedAdoption } from '../store/server-adoption.js'
 import type { HostRow } from '../store/tables.js'
 import {
   causeOf,
   checkEtag,
+  databaseOf,
   decodePageToken,
   idempotencyKey,
+  identityOf,
   maskedPaths,
   pageSize,
+  reachOfCall,
   readPage,
+  scopesOfCall,
   type ApiDeps,
 } from './context.js'
-import { checkedLabels, hostStateNumbers, namesOf } from './convert.js'
+import { claimFirst } from './claiming.js'
+import { checkedLabels, fromPriority, hostStateNumbers, namesOf } from './convert.js'
+import { adoptHost } from './host-adoption.js'
 import { reinstallHost } from './host-reinstall.js'
+import { hostNotFound, workspaceNotFound } from './not-found.js'
 import { OrderLog } from './order-log.js'
 import { OrderReads } from './order-reads.js'
-import { checkOrder, classOfOrder } from './order.js'
+import { checkOrder, classOfOrder, expiryOf } from './order.js'
+import { refuseProtected } from './machine-events.js'
 import { toHost } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
 
-const mutable = ['labels', 'annotations', 'protected'] as const
+const mutable = ['labels', 'annotations', 'protected', 'expire_time', 'lifetime'] as const
 
-function hostNotFound(name: string): HubError {
-  return new HubError('HOST_NOT_FOUND', `there is no host ${name}; \`slipway get hosts\` lists them`, {
-    metadata: { host: name },
-  })
+function keysImmutable(): HubError {
+  const field = 'host.ssh_public_keys'
+  const description =
+    'cannot be changed, since they are put there when the system is: change them on the machine, or order another host'
+  return new HubError('FIELD_IMMUTABLE', `${field}: ${description}`, { violations: [{ field, description }] })
 }
 
 function nameTaken(id: string): HubError {
@@ -77,18 +101,71 @@ function event(row: HostRow, reason: EventDraft['reason'], message: string): Eve
   }
 }
 
+/** What lets go of a host powers its machine off and wipes it. @throws HubError MACHINE_PROTECTED. */
+async function refuseProtectedMachine(tx: Tx, row: HostRow): Promise<void> {
+  const machine = row.machine_name === null ? undefined : await findMachine(tx, row.machine_name)
+  if (machine !== undefined && machine.host_id === row.id) refuseProtected(machine)
+}
+
+/** Whoever wanted that server would be given another one, and pay for it. @throws HubError HOST_STATE_FORBIDS. */
+async function refuseFailedAdoption(db: Db, row: HostRow): Promise<void> {
+  const externalId = await failedAdoption(db, row)
+  if (externalId === undefined) return
+  throw new HubError(
+    'HOST_STATE_FORBIDS',
+    `host ${row.name} was to take over server ${externalId}, and never did: release it, which leaves the server alone, and adopt the server again`,
+    { metadata: { state: row.state } },
+  )
+}
+
+/** What becomes of the time at which a host ends: null for never, undefined where nothing is said of it. @throws HubError INVALID_FIELD. */
+function expiryChange(given: hub.Host, mask: readonly string[]): NewExpiry | null | undefined {
+  const asked = (path: string) => mask.length === 0 || mask.includes(path)
+  if (!asked('expire_time') && !asked('lifetime')) return undefined
+  if (mask.includes('expire_time') && mask.includes('lifetime'))
+    throw invalidField('update_mask', 'names expire_time and lifetime; one of them says it all')
+  if (mask.includes('lifetime') && given.lifetime === undefined)
+    throw invalidField('host.lifetime', 'is missing; to have the host never expire, name expire_time and give none')
+  const only = create(hub.HostSchema, {
+    ...(asked('expire_time') && given.expireTime !== undefined && { expireTime: given.expireTime }),
+    ...(asked('lifetime') && given.lifetime !== undefined && { lifetime: given.lifetime }),
+  })
+  return expiryOf(only, 'host.') ?? (mask.includes('expire_time') ? null : undefined)
+}
+
+/** @throws HubError PRIORITY_TOO_HIGH. */
+function priorityOfOrder(context: HandlerContext, workspace: WorkspaceRef, host: hub.Host): number {
+  const { range } = workspace
+  const level = fromPriority(host.priority)
+  if (level === undefined) return range.priority
+  const { grants } = identityOf(context)
+  if (allowedEverywhere(grants, 'share.write')) return level
+  const mayPrioritize =
+    allowedEverywhere(grants, 'host.prioritize') ||
+    decide(grants, 'host.prioritize', { organizationId: workspace.organizationId, workspace: workspace.name }) ===
+      'tenant'
+  if (allowsPriority(range, level, mayPrioritize)) return level
+  const most = priorityName(mayPrioritize ? range.maxPriority : range.priority)
+  throw new HubError(
+    'PRIORITY_TOO_HIGH',
+    `host.priority: ${priorityName(level)} is more than you may ask for in workspace ${workspace.name}, which is ${most} at most`,
+    { violations: [{ field: 'host.priority', description: `may be ${most} at most` }] },
+  )
+}
+
 export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeof hub.HostService> {
   // Orders that come at the same time are checked and stored together.
   const reads = new OrderReads(deps.db)
   const orders = new OrderLog(deps)
   const withHost = async (
+    context: HandlerContext,
     resource: string,
     etag: string,
     work: (tx: Tx, row: HostRow) => Promise<HostRow>,
   ): Promise<hub.Host> => {
     const { workspace, id } = parseHostName(resource)
     const row = await inTransaction(
-      deps.db,
+      databaseOf(deps, context),
       async (tx) => {
         const locked = await lockHost(tx, workspace, id)
         if (locked === undefined) throw hostNotFound(resource)
@@ -101,29 +178,45 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
     return toHost(row)
   }
 
+  const claimWith = (context: HandlerContext, workspace: WorkspaceRef, pools: readonly Pool[]) =>
+    claimFirst(
+      deps,
+      causeOf(context),
+      { ...workspace, organization_id: workspace.organizationId },
+      pools,
+      'with an order',
+    )
+
   const createHost = async (
     request: hub.CreateHostRequest,
     context: HandlerContext,
   ): Promise<hub.CreateHostResponse> => {
     const workspaceName = parseResourceName('workspace', request.parent, 'parent')
     const given = request.host ?? create(hub.HostSchema)
-    const key = idempotencyKey(context, {
+    const key = idempotencyKey(deps, context, {
       requestId: request.requestId,
       request: { schema: hub.CreateHostRequestSchema, message: request },
     })
-    const [workspace, before] = await Promise.all([
-      reads.workspace(workspaceName),
+    const reach = reachOfCall(context)
+    const [workspace, before, open] = await Promise.all([
+      reach === undefined
+        ? reads.workspace(workspaceName)
+        : reads.visibleWorkspace({ name: workspaceName, db: databaseOf(deps, context), reach }),
       // Asked before anything is checked: what was accepted once stays so, whatever has become of the places that it could have had.
       key === undefined || request.validateOnly ? undefined : reads.answer(key),
+      reads.openPools(workspaceName),
     ])
-    if (workspace === undefined)
-      throw new HubError('WORKSPACE_NOT_FOUND', `there is no workspace ${workspaceName}`, {
-        metadata: { workspace: workspaceName },
-      })
+    if (workspace === undefined) throw workspaceNotFound(workspaceName)
     if (before !== undefined) return fromBinary(hub.CreateHostResponseSchema, before)
-    const order = await checkOrder(deps, reads, { workspace: workspaceName, id: request.hostId, host: given })
+    const priority = priorityOfOrder(context, workspace, given)
+    const order = await checkOrder(
+      deps,
+      reads,
+      { workspace, id: request.hostId, host: given },
+      { open, claim: request.validateOnly ? undefined : (pools) => claimWith(context, workspace, pools) },
+    )
     // With a request_id, a name that is in use may be this very order's own.
-    if (key === undefined && (await findHost(deps.db, workspaceName, request.hostId)) !== undefined)
+    if (key === undefined && (await findHost(databaseOf(deps, context), workspaceName, request.hostId)) !== undefined)
       throw nameTaken(request.hostId)
     if (request.validateOnly) {
       const host = create(hub.HostSchema, {
@@ -132,7 +225,7 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
         userData: '',
         state: hub.HostState.UNSPECIFIED,
       })
-      return create(hub.CreateHostResponseSchema, { host, candidates: order.candidates, warnings: order.warnings })
+      return create(hub.CreateHostResponseSchema, { host, candidates: order.candidates(), warnings: order.warnings })
     }
     const cause = causeOf(context)
     const answer = await orders.submit({
@@ -141,6 +234,8 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
       className: order.className,
       classSpec: order.classSpec,
       placement: order.placement,
+      workspace,
+      estimate: order.estimate,
       findClass: (tx) => classOfOrder(tx, given),
       toHost: (machineClass) => ({
         workspace,
@@ -156,7 +251,10 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
         labels: order.labels,
         annotations: given.annotations,
         protected: given.protected,
+        priority,
         createdBy: cause.actor,
+        sshPublicKeys: given.sshPublicKeys,
+        ...(order.expiry !== undefined && { expiry: order.expiry }),
       }),
       toEvent: (row) => event(row, 'HostOrdered', `Ordered as ${row.class_name}`),
       toAnswer: (row) =>
@@ -172,18 +270,18 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
   return {
     createHost,
 
-    async getHost(request) {
+    async getHost(request, context) {
       const { workspace, id } = parseHostName(request.name)
-      const row = await findHost(deps.db, workspace, id)
+      const row = await findHost(databaseOf(deps, context), workspace, id)
       if (row === undefined) throw hostNotFound(request.name)
       return { host: toHost(row) }
     },
 
-    async listHosts(request) {
-      const filter = filterOf(request.parent, request.filter)
+    async listHosts(request, context) {
+      const filter = { ...filterOf(request.parent, request.filter), within: scopesOfCall(context) }
       const list = JSON.stringify(['hosts', filter])
-      const after = decodePageToken(request.pageToken, list, 3)
-      const page = await readPage(deps, {
+      const after = decodePageToken(deps, request.pageToken, list)
+      const page = await readPage(deps, context, {
         size: pageSize(request.pageSize),
         list,
         read: (tx, limit) =>
@@ -200,14 +298,21 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
 
     async updateHost(request, context) {
       const given = request.host ?? create(hub.HostSchema)
-      const paths = maskedPaths(request.updateMask?.paths, mutable)
+      const mask = request.updateMask?.paths ?? []
+      if (mask.includes('ssh_public_keys')) throw keysImmutable()
+      const paths = maskedPaths(mask, mutable)
       const labels = checkedLabels(given.labels, 'host.labels')
-      const host = await withHost(given.name, given.etag, async (tx, row) => {
+      const expiry = expiryChange(given, mask)
+      const host = await withHost(context, given.name, given.etag, async (tx, row) => {
+        // Without a mask, nothing is said of keys where none are given.
+        const otherKeys = given.sshPublicKeys.length > 0 && !isDeepStrictEqual(given.sshPublicKeys, row.ssh_public_keys)
+        if (mask.length === 0 && otherKeys) throw keysImmutable()
         if (request.validateOnly) return row
         const updated = await updateHost(tx, row, {
           ...(paths.has('labels') && { labels }),
           ...(paths.has('annotations') && { annotations: given.annotations }),
           ...(paths.has('protected') && { protected: given.protected }),
+          ...(expiry !== undefined && { expiry }),
         })
         if (updated.version !== row.version)
           await appendEvents(tx, causeOf(context), [event(updated, 'HostUpdated', [...paths].join(', '))])
@@ -218,11 +323,12 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
 
     async deleteHost(request, context) {
       const { workspace, id } = parseHostName(request.name)
-      if (request.allowMissing && (await findHost(deps.db, workspace, id)) === undefined) return {}
-      const host = await withHost(request.name, request.etag, async (tx, row) => {
+      if (request.allowMissing && (await findHost(databaseOf(deps, context), workspace, id)) === undefined) return {}
+      const host = await withHost(context, request.name, request.etag, async (tx, row) => {
         if (row.protected)
           throw new HubError('HOST_PROTECTED', `host ${id} is protected; take the protection off first`)
         if (row.state === 'RELEASING') return row
+        await refuseProtectedMachine(tx, row)
         const moved = await moveHost(tx, row, 'RELEASING', 'Release was asked for', true)
         await appendEvents(tx, causeOf(context), [event(row, 'HostReleasing', 'Release was asked for')])
         return moved
@@ -231,13 +337,15 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
     },
 
     async retryHost(request, context) {
-      const host = await withHost(request.name, '', async (tx, row) => {
+      const host = await withHost(context, request.name, '', async (tx, row) => {
         if (row.state !== 'ERROR')
           throw new HubError(
             'HOST_NOT_FAILED',
             `host ${row.name} is ${row.state}; only a host in ERROR can be retried`,
             { metadata: { state: row.state } },
           )
+        await refuseProtectedMachine(tx, row)
+        await refuseFailedAdoption(deps.db, row)
         const moved = await moveHost(tx, row, 'ORDERED', 'Tried again: looking for a place', false)
         await appendEvents(tx, causeOf(context), [event(row, 'HostRetried', 'Tried again')])
         return moved
@@ -247,8 +355,10 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
 
     reinstallHost: (request, context) => reinstallHost(deps, context, request, hostNotFound),
 
+    adoptHost: (request, context) => adoptHost(deps, context, request),
+
     async *watchHosts(request, context) {
-      const filter = filterOf(request.parent, request.filter)
+      const filter = { ...filterOf(request.parent, request.filter), within: scopesOfCall(context) }
       const only = request.name === '' ? undefined : parseHostName(request.name)
       const selector = parseLabelSelector(filter.labelSelector)
       const matches = (row: HostRow) =>

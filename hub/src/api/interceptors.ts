@@ -2,23 +2,17 @@ import { randomUUID } from 'node:crypto'
 import { createValidator, type Validator } from '@bufbuild/protovalidate'
 import type { DescMessage, Message } from '@bufbuild/protobuf'
 import type { Interceptor } from '@connectrpc/connect'
-import * as hub from '@slipway/proto/hub/v1'
 import type { Logger } from 'pino'
+import { v7 as uuid } from 'uuid'
 import { HubError } from '../domain/error/errors.js'
-import { authenticateClient } from '../store/client-tokens.js'
-import { callerKey, type ApiDeps } from './context.js'
+import { callerKey, nothing, sourceKey } from './access.js'
+import type { Callers } from './callers.js'
+import type { ApiDeps } from './context.js'
 import { toConnectError } from './errors.js'
+import { ruleOf } from './policy-table.js'
+import { findUnstorable } from './unstorable.js'
 
 // What every call passes: its id and its log line, the one funnel for errors, who calls, and the contract's field rules.
-
-const tokenCacheMs = 3_000
-const maxCachedTokens = 1_000
-const publicServices = new Set([
-  'grpc.health.v1.Health',
-  'grpc.reflection.v1.ServerReflection',
-  'grpc.reflection.v1alpha.ServerReflection',
-  hub.BootstrapService.typeName,
-])
 
 function requestIdOf(header: Headers): string {
   const given = header.get('x-request-id') ?? ''
@@ -30,7 +24,7 @@ export function funnel(deps: ApiDeps): Interceptor {
   const { log } = deps
   return (next) => async (request) => {
     const requestId = requestIdOf(request.header)
-    request.contextValues.set(callerKey, { tokenId: '', name: '', requestId })
+    request.contextValues.set(callerKey, { tokenId: '', name: '', requestId, access: nothing })
     const started = performance.now()
     const method = `${request.service.typeName}/${request.method.name}`
     const fail = (thrown: unknown) => {
@@ -99,39 +93,31 @@ function report(
   else log.info({ ...line, outcome: call.outcome }, 'call refused')
 }
 
-/** Finds out who calls. A revoked token is known for a few seconds longer at most. */
-export function authentication(deps: ApiDeps): Interceptor {
-  const cache = new Map<
-    string,
-    { readonly caller: { readonly id: string; readonly name: string }; readonly until: number }
-  >()
-  const identify = async (token: string) => {
-    const cached = cache.get(token)
-    if (cached !== undefined && cached.until > performance.now()) return cached.caller
-    cache.delete(token)
-    const caller = await authenticateClient(deps.db, token)
-    if (caller === undefined)
-      throw new HubError(
-        'TOKEN_INVALID',
-        'the bearer token is unknown, damaged, expired or revoked; log in with another one',
-      )
-    if (cache.size >= maxCachedTokens) cache.clear()
-    cache.set(token, { caller, until: performance.now() + tokenCacheMs })
-    return caller
-  }
+/** Finds out who calls. A stream goes on for as long as that may hear it. */
+export function authentication(callers: Callers): Interceptor {
   return (next) => async (request) => {
-    if (publicServices.has(request.service.typeName)) return next(request)
+    if (ruleOf(request.service.typeName, request.method.name) === 'public') return next(request)
     const header = request.header.get('authorization') ?? ''
     const token = /^bearer +(\S+)$/i.exec(header)?.[1]
     if (token === undefined) throw new HubError('TOKEN_MISSING', 'send a client token: `authorization: Bearer swc_…`')
-    const caller = await identify(token)
-    const { requestId } = request.contextValues.get(callerKey)
-    request.contextValues.set(callerKey, { tokenId: caller.id, name: caller.name, requestId })
-    return next(request)
+    const identity = await callers.identify(token)
+    const { contextValues } = request
+    contextValues.set(callerKey, {
+      ...contextValues.get(callerKey),
+      tokenId: identity.tokenId,
+      name: identity.tokenName,
+      identity,
+      source: contextValues.get(sourceKey),
+      auditId: uuid(),
+    })
+    const response = await next(request)
+    if (!response.stream) return response
+    const messages = callers.whileAllowed(identity, response.message as AsyncIterable<Message>)
+    return { ...response, message: messages as typeof response.message }
   }
 }
 
-/** Holds messages to the rules that the contract states for their fields. */
+/** Holds messages to the rules that the contract states for their fields, and their texts to what can be kept. */
 export function validation(): Interceptor {
   const validator = createValidator()
   return (next) => async (request) => {
@@ -162,6 +148,11 @@ async function* checked(
 }
 
 function checkMessage(validator: Validator, schema: DescMessage, message: Message): void {
+  const unstorable = findUnstorable(message)
+  if (unstorable !== undefined) {
+    const { field, description } = unstorable
+    throw new HubError('INVALID_FIELD', `${field}: ${description}`, { violations: [{ field, description }] })
+  }
   const result = validator.validate(schema, message)
   if (result.kind === 'valid') return
   if (result.kind === 'error') throw result.error

@@ -9,6 +9,7 @@ import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
 import { inTransaction, type Db } from '../store/database.js'
 import { appendEvents } from '../store/events.js'
 import {
+  autoClassPrefix,
   countClassUse,
   deleteClass,
   findClass,
@@ -25,15 +26,16 @@ import {
   causeOf,
   checkEtag,
   createOnce,
+  databaseOf,
   decodePageToken,
   maskedPaths,
   pageSize,
   readPage,
+  tryOut,
   type ApiDeps,
 } from './context.js'
 import { checkedLabels, fromBootstrap, fromClassOfferings, fromSelector, fromShape } from './convert.js'
 import { checkAgainstSchema } from './provider-data.js'
-import { RolledBack, rolledBack } from './dry-run.js'
 import { toMachineClass } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
 
@@ -126,6 +128,16 @@ function withoutRequired(schemaText: string): string {
   return JSON.stringify(schema)
 }
 
+/** @throws HubError CLASS_AUTO_CREATED. */
+function refuseAutoCreated(row: MachineClassRow): void {
+  if (!row.auto_created) return
+  throw new HubError(
+    'CLASS_AUTO_CREATED',
+    `machine class ${row.name} was made by the hub for the shape of an order, and says nothing else; make a class of your own instead`,
+    { metadata: { machine_class: row.name } },
+  )
+}
+
 function event(row: MachineClassRow, reason: EventDraft['reason'], message: string): EventDraft {
   return { subject: resourceName('machine_class', row.name), reason, message, severity: 'INFO' }
 }
@@ -133,6 +145,11 @@ function event(row: MachineClassRow, reason: EventDraft['reason'], message: stri
 export function machineClassService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeof hub.MachineClassService> {
   return {
     async createMachineClass(request, context) {
+      if (request.machineClassId.startsWith(autoClassPrefix))
+        throw invalidField(
+          'machine_class_id',
+          `must not begin with ${autoClassPrefix}: the hub names those so that it makes for shapes`,
+        )
       const content = contentOf(request.machineClass ?? create(hub.MachineClassSchema))
       await checkProviderData(deps.db, content.spec)
       const work = async (tx: Parameters<typeof insertClass>[0]) => {
@@ -149,14 +166,7 @@ export function machineClassService(deps: ApiDeps, parts: WatchParts): ServiceIm
         await appendEvents(tx, causeOf(context), [event(row, 'ClassCreated', 'Created')])
         return create(hub.CreateMachineClassResponseSchema, { machineClass: toMachineClass(row) })
       }
-      if (request.validateOnly) {
-        return deps.db
-          .transaction()
-          .execute(async (tx) => {
-            throw new RolledBack(await work(tx))
-          })
-          .catch(rolledBack<hub.CreateMachineClassResponse>)
-      }
+      if (request.validateOnly) return tryOut(databaseOf(deps, context), work)
       return createOnce(deps, context, {
         requestId: request.requestId,
         request: { schema: hub.CreateMachineClassRequestSchema, message: request },
@@ -166,18 +176,18 @@ export function machineClassService(deps: ApiDeps, parts: WatchParts): ServiceIm
       })
     },
 
-    async getMachineClass(request) {
+    async getMachineClass(request, context) {
       const name = parseResourceName('machine_class', request.name)
-      const row = await findClass(deps.db, name)
+      const row = await findClass(databaseOf(deps, context), name)
       if (row === undefined) throw classNotFound(name)
       return { machineClass: toMachineClass(row) }
     },
 
-    async listMachineClasses(request) {
+    async listMachineClasses(request, context) {
       const filter = filterOf(request.filter)
       const list = JSON.stringify(['machineClasses', filter])
-      const after = decodePageToken(request.pageToken, list, 1)
-      const page = await readPage(deps, {
+      const after = decodePageToken(deps, request.pageToken, list)
+      const page = await readPage(deps, context, {
         size: pageSize(request.pageSize),
         list,
         read: (tx, limit) => listClasses(tx, filter, String(after?.[0] ?? ''), limit),
@@ -194,9 +204,10 @@ export function machineClassService(deps: ApiDeps, parts: WatchParts): ServiceIm
       const given = request.machineClass ?? create(hub.MachineClassSchema)
       const name = parseResourceName('machine_class', given.name, 'machine_class.name')
       const paths = maskedPaths(request.updateMask?.paths, mutable)
-      const row = await inTransaction(deps.db, async (tx) => {
+      const row = await inTransaction(databaseOf(deps, context), async (tx) => {
         const locked = await lockClass(tx, name)
         if (locked === undefined) throw classNotFound(name, 'machine_class.name')
+        refuseAutoCreated(locked)
         checkEtag(given.etag, locked, given.name)
         const current = toMachineClass(locked)
         const merged = create(hub.MachineClassSchema, {
@@ -228,12 +239,13 @@ export function machineClassService(deps: ApiDeps, parts: WatchParts): ServiceIm
 
     async deleteMachineClass(request, context) {
       const name = parseResourceName('machine_class', request.name)
-      await inTransaction(deps.db, async (tx) => {
+      await inTransaction(databaseOf(deps, context), async (tx) => {
         const locked = await lockClass(tx, name)
         if (locked === undefined) {
           if (request.allowMissing) return
           throw classNotFound(name)
         }
+        refuseAutoCreated(locked)
         checkEtag(request.etag, locked, request.name)
         const hosts = await countClassUse(tx, locked.id)
         if (hosts > 0)

@@ -1,4 +1,4 @@
-import type { ServiceImpl } from '@connectrpc/connect'
+import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import type * as hub from '@slipway/proto/hub/v1'
 import { HubError } from '../domain/error/errors.js'
 import type { EventDraft } from '../domain/facts.js'
@@ -17,16 +17,11 @@ import {
 } from '../store/machine-requests.js'
 import type { MachineRequestRow } from '../store/tables.js'
 import type { WakeTopic } from '../store/wake.js'
-import { causeOf, decodePageToken, pageSize, readPage, type ApiDeps } from './context.js'
+import { causeOf, databaseOf, decodePageToken, pageSize, readPage, scopesOfCall, type ApiDeps } from './context.js'
 import { namesOf, requestStateNumbers } from './convert.js'
+import { requestNotFound } from './not-found.js'
 import { toMachineRequest } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
-
-function requestNotFound(name: string): HubError {
-  return new HubError('MACHINE_REQUEST_NOT_FOUND', `there is no machine request ${name}`, {
-    metadata: { machine_request: name },
-  })
-}
 
 function filterOf(filter: hub.MachineRequestFilter | undefined): RequestListFilter {
   if (filter !== undefined && filter.host !== '') parseHostName(filter.host, 'filter.host')
@@ -66,13 +61,14 @@ export function machineRequestService(deps: ApiDeps, parts: WatchParts): Service
     return rows.map((row) => toMachineRequest(row, details.get(row.id)))
   }
   const withRequest = async (
+    context: HandlerContext,
     resource: string,
     work: (tx: Tx, row: MachineRequestRow, wake: WakeTopic[]) => Promise<void>,
   ) => {
     const name = parseResourceName('machine_request', resource)
     const wake: WakeTopic[] = [{ kind: 'change' }, { kind: 'host' }]
     const row = await inTransaction(
-      deps.db,
+      databaseOf(deps, context),
       async (tx) => {
         const locked = await lockRequest(tx, name)
         if (locked === undefined) throw requestNotFound(name)
@@ -87,18 +83,18 @@ export function machineRequestService(deps: ApiDeps, parts: WatchParts): Service
     return { machineRequest: (await detailed([row]))[0] }
   }
   return {
-    async getMachineRequest(request) {
+    async getMachineRequest(request, context) {
       const name = parseResourceName('machine_request', request.name)
-      const row = await findRequest(deps.db, name)
+      const row = await findRequest(databaseOf(deps, context), name)
       if (row === undefined) throw requestNotFound(name)
       return { machineRequest: (await detailed([row]))[0] }
     },
 
-    async listMachineRequests(request) {
-      const filter = filterOf(request.filter)
+    async listMachineRequests(request, context) {
+      const filter = { ...filterOf(request.filter), within: scopesOfCall(context) }
       const list = JSON.stringify(['machineRequests', filter])
-      const after = decodePageToken(request.pageToken, list, 1)
-      const page = await readPage(deps, {
+      const after = decodePageToken(deps, request.pageToken, list)
+      const page = await readPage(deps, context, {
         size: pageSize(request.pageSize),
         list,
         read: (tx, limit) => listRequests(tx, filter, String(after?.[0] ?? ''), limit),
@@ -109,7 +105,7 @@ export function machineRequestService(deps: ApiDeps, parts: WatchParts): Service
 
     async *watchMachineRequests(request, context) {
       const name = request.name === '' ? '' : parseResourceName('machine_request', request.name)
-      const filter = filterOf(request.filter)
+      const filter = { ...filterOf(request.filter), within: scopesOfCall(context) }
       const matches = (row: MachineRequestRow) =>
         (name === '' || row.name === name) &&
         (filter.states.length === 0 || filter.states.includes(row.state)) &&
@@ -137,7 +133,13 @@ export function machineRequestService(deps: ApiDeps, parts: WatchParts): Service
     },
 
     retryMachineRequest: (request, context) =>
-      withRequest(request.name, async (tx, row) => {
+      withRequest(context, request.name, async (tx, row) => {
+        if (row.operation === 'ADOPT' && row.state === 'PENDING' && row.static)
+          throw new HubError(
+            'REQUEST_STATE_FORBIDS',
+            `machine request ${row.name} waits for its machine to be looked at; retry the machine`,
+            { metadata: { state: row.state } },
+          )
         await hastenRequest(tx, row)
         await appendEvents(tx, causeOf(context), [
           event(row, 'RequestRetried', 'The next attempt is due at once', 'INFO'),
@@ -145,7 +147,7 @@ export function machineRequestService(deps: ApiDeps, parts: WatchParts): Service
       }),
 
     forgetMachineRequest: (request, context) =>
-      withRequest(request.name, async (tx, row, wake) => {
+      withRequest(context, request.name, async (tx, row, wake) => {
         const cause = causeOf(context)
         await forgetRequest(tx, row, cause.actor, request.reason, new Date(), wake)
         await scheduleHost(tx, { organizationId: row.organization_id, hostId: row.host_id })

@@ -1,11 +1,10 @@
 import { create } from '@bufbuild/protobuf'
-import type { ServiceImpl } from '@connectrpc/connect'
+import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import * as hub from '@slipway/proto/hub/v1'
 import { HubError, invalidField } from '../domain/error/errors.js'
-import type { EventDraft } from '../domain/facts.js'
 import { doingOperation } from '../domain/machine/lifecycle.js'
 import { transitionMachine, type MachineEvent } from '../domain/machine/transitions.js'
-import { parseResourceName, resourceName } from '../domain/names.js'
+import { parseHostName, parseResourceName } from '../domain/names.js'
 import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
 import { inTransaction, type Tx } from '../store/database.js'
 import { appendEvents, type Cause } from '../store/events.js'
@@ -25,23 +24,24 @@ import {
   causeOf,
   checkEtag,
   createOnce,
+  databaseOf,
   decodePageToken,
   maskedPaths,
+  mayChangeHost,
   pageSize,
   readPage,
+  scopesOfCall,
   type ApiDeps,
 } from './context.js'
+import { streamConsole } from './machine-console.js'
 import { checkedLabels, machineStateNumbers, namesOf } from './convert.js'
+import { machineNotFound } from './not-found.js'
+import { machineEvent, refuseProtected, stateForbids } from './machine-events.js'
+import { machineLife, setMaintenance } from './machine-life.js'
 import { toMachine } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
 
 const mutable = ['labels', 'annotations', 'maintenance', 'cordoned', 'protected'] as const
-
-function machineNotFound(name: string): HubError {
-  return new HubError('MACHINE_NOT_FOUND', `there is no machine ${name}; \`slipway get machines\` lists them`, {
-    metadata: { machine: name },
-  })
-}
 
 function filterOf(filter: hub.MachineFilter | undefined): MachineListFilter {
   parseLabelSelector(filter?.labelSelector ?? '')
@@ -53,27 +53,6 @@ function filterOf(filter: hub.MachineFilter | undefined): MachineListFilter {
     labelSelector: filter?.labelSelector ?? '',
     showGone: filter?.showGone ?? false,
   }
-}
-
-function event(row: MachineRow, reason: EventDraft['reason'], message: string): EventDraft {
-  return {
-    subject: resourceName('machine', row.name),
-    related: [resourceName('provider', row.provider_name), ...(row.host_name === null ? [] : [row.host_name])],
-    reason,
-    message,
-    severity: 'INFO',
-    providerId: row.provider_id,
-  }
-}
-
-function stateForbids(row: MachineRow, what: string, allowed: string): HubError {
-  return new HubError(
-    'MACHINE_STATE_FORBIDS',
-    `machine ${row.name} is ${row.state} and cannot be ${what}; ${allowed}`,
-    {
-      metadata: { state: row.state },
-    },
-  )
 }
 
 /** Moves a locked static machine on by a person's hand. */
@@ -91,29 +70,33 @@ const wishes = {
   [hub.PowerAction.UNSPECIFIED]: undefined,
 }
 
-async function setPower(tx: Tx, request: hub.SetMachinePowerRequest, cause: Cause): Promise<MachineRow> {
+/** @param seen the machine as the caller saw it: one that serves another host by now is not the caller's. */
+async function setPower(
+  tx: Tx,
+  request: hub.SetMachinePowerRequest,
+  cause: Cause,
+  seen: MachineRow | undefined,
+): Promise<MachineRow> {
   const name = parseResourceName('machine', request.name)
   const wish = wishes[request.action]
   const row = await lockMachine(tx, name)
-  if (row === undefined || wish === undefined) throw machineNotFound(name)
+  if (row === undefined || wish === undefined || row.host_name !== seen?.host_name) throw machineNotFound(name)
   const provider = await findProvider(tx, row.provider_name)
   if (provider === undefined || (provider.kind === 'DYNAMIC' && !provider.capabilities.includes('POWER'))) {
     throw new HubError('POWER_UNSUPPORTED', `provider ${row.provider_name} cannot switch power`)
   }
-  if (row.protected && request.action !== hub.PowerAction.ON) {
-    throw new HubError('MACHINE_PROTECTED', `machine ${row.name} is protected; take the protection off first`)
-  }
+  if (request.action !== hub.PowerAction.ON) refuseProtected(row)
   const key = { providerId: row.provider_id, id: row.request_id ?? row.id }
   if (row.state === 'ACTIVE' && row.request_id !== null) {
     await wishRequest(tx, key, wish)
-    await appendEvents(tx, cause, [event(row, 'PowerWished', `Power: ${hub.PowerAction[request.action]}`)])
+    await appendEvents(tx, cause, [machineEvent(row, 'PowerWished', `Power: ${hub.PowerAction[request.action]}`)])
     return noteMachineWish(tx, row, wish)
   }
   const allowed = ['AVAILABLE', 'MANAGEABLE', 'VERIFY_FAILED', 'INSPECT_FAILED', 'CLEAN_FAILED'] as const
   if (!row.static || !allowed.some((state) => state === row.state))
     throw stateForbids(row, 'switched now', `only ACTIVE machines and static ones that are ${allowed.join(', ')} can`)
   await wishMachine(tx, key, { ...wish, operation: 'POWER' })
-  await appendEvents(tx, cause, [event(row, 'PowerWished', `Power: ${hub.PowerAction[request.action]}`)])
+  await appendEvents(tx, cause, [machineEvent(row, 'PowerWished', `Power: ${hub.PowerAction[request.action]}`)])
   return (await findMachine(tx, name)) ?? row
 }
 
@@ -132,34 +115,40 @@ function checkRescue(request: hub.SetMachineRescueRequest): void {
   })
 }
 
-async function setRescue(tx: Tx, request: hub.SetMachineRescueRequest, cause: Cause): Promise<MachineRow> {
+/** @param seen the machine as the caller saw it: one that serves another host by now is not the caller's. */
+async function setRescue(
+  tx: Tx,
+  request: hub.SetMachineRescueRequest,
+  cause: Cause,
+  seen: MachineRow | undefined,
+): Promise<MachineRow> {
   const name = parseResourceName('machine', request.name)
   const row = await lockMachine(tx, name)
-  if (row === undefined) throw machineNotFound(name)
+  if (row === undefined || row.host_name !== seen?.host_name) throw machineNotFound(name)
   const provider = await findProvider(tx, row.provider_name)
   if (provider?.capabilities.includes('RESCUE') !== true)
     throw new HubError('RESCUE_UNSUPPORTED', `provider ${row.provider_name} cannot start a rescue system`)
-  if (row.protected)
-    throw new HubError('MACHINE_PROTECTED', `machine ${row.name} is protected; take the protection off first`)
+  refuseProtected(row)
   if (row.state !== 'ACTIVE' || row.request_id === null)
     throw stateForbids(row, 'rescued', 'only ACTIVE machines, which serve a host, can')
   if (!request.enabled && !row.desired_rescue) return row
   const keys = { sshKeys: request.sshKeys, sshPublicKeys: request.sshPublicKeys.map((key) => key.trim()) }
   await wishRequest(tx, { providerId: row.provider_id, id: row.request_id }, { rescue: request.enabled ? keys : null })
   const text = request.enabled ? 'It is to run its rescue system' : 'It is to run its own system'
-  await appendEvents(tx, cause, [event(row, 'RescueWished', text)])
+  await appendEvents(tx, cause, [machineEvent(row, 'RescueWished', text)])
   return noteMachineWish(tx, row, { rescue: request.enabled })
 }
 
 export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeof hub.MachineService> {
   /** Does something to one locked machine, and tells of it. */
   const withMachine = async (
+    context: HandlerContext,
     resource: string,
     work: (tx: Tx, row: MachineRow) => Promise<void>,
   ): Promise<hub.Machine> => {
     const name = parseResourceName('machine', resource)
     const row = await inTransaction(
-      deps.db,
+      databaseOf(deps, context),
       async (tx) => {
         const locked = await lockMachine(tx, name)
         if (locked === undefined) throw machineNotFound(name)
@@ -171,19 +160,28 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
     deps.wake.signal({ kind: 'work', providerId: row.provider_id }, { kind: 'change' }, { kind: 'host' })
     return toMachine(row)
   }
+  /** A machine whose work the caller may order. A tenant sees it, and may change the host that it serves; the work itself is the hub's. */
+  const findToOperate = async (context: HandlerContext, resource: string): Promise<MachineRow | undefined> => {
+    const name = parseResourceName('machine', resource)
+    const row = await findMachine(databaseOf(deps, context), name)
+    if (scopesOfCall(context) === undefined) return row
+    const serves = row?.host_name == null ? undefined : parseHostName(row.host_name)
+    if (serves === undefined || !(await mayChangeHost(deps, context, serves))) throw machineNotFound(name)
+    return row
+  }
   return {
-    async getMachine(request) {
+    async getMachine(request, context) {
       const name = parseResourceName('machine', request.name)
-      const row = await findMachine(deps.db, name)
+      const row = await findMachine(databaseOf(deps, context), name)
       if (row === undefined) throw machineNotFound(name)
       return { machine: toMachine(row) }
     },
 
-    async listMachines(request) {
-      const filter = filterOf(request.filter)
+    async listMachines(request, context) {
+      const filter = { ...filterOf(request.filter), within: scopesOfCall(context) }
       const list = JSON.stringify(['machines', filter])
-      const after = decodePageToken(request.pageToken, list, 1)
-      const page = await readPage(deps, {
+      const after = decodePageToken(deps, request.pageToken, list)
+      const page = await readPage(deps, context, {
         size: pageSize(request.pageSize),
         list,
         read: (tx, limit) => listMachines(tx, filter, String(after?.[0] ?? ''), limit),
@@ -195,40 +193,41 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
     async updateMachine(request, context) {
       const given = request.machine ?? create(hub.MachineSchema)
       const paths = maskedPaths(request.updateMask?.paths, mutable)
-      const machine = await withMachine(given.name, async (tx, row) => {
+      const machine = await withMachine(context, given.name, async (tx, row) => {
         checkEtag(given.etag, row, given.name)
         const updated = await updateMachine(tx, row, {
           ...(paths.has('labels') && { labels: checkedLabels(given.labels, 'machine.labels') }),
           ...(paths.has('annotations') && { annotations: given.annotations }),
-          ...(paths.has('maintenance') && { maintenance: given.maintenance }),
           ...(paths.has('cordoned') && { cordoned: given.cordoned }),
           ...(paths.has('protected') && { protected: given.protected }),
         })
+        const cause = causeOf(context)
+        if (paths.has('maintenance'))
+          await setMaintenance(tx, updated, { enabled: given.maintenance, reason: '' }, cause)
         if (updated.version !== row.version)
-          await appendEvents(tx, causeOf(context), [event(updated, 'MachineUpdated', [...paths].join(', '))])
+          await appendEvents(tx, cause, [machineEvent(updated, 'MachineUpdated', [...paths].join(', '))])
       })
       return { machine }
     },
 
     async deleteMachine(request, context) {
       const name = parseResourceName('machine', request.name)
-      if (request.allowMissing && (await findMachine(deps.db, name)) === undefined) return {}
-      await withMachine(request.name, async (tx, row) => {
+      if (request.allowMissing && (await findMachine(databaseOf(deps, context), name)) === undefined) return {}
+      await withMachine(context, request.name, async (tx, row) => {
         checkEtag(request.etag, row, request.name)
-        if (row.protected)
-          throw new HubError('MACHINE_PROTECTED', `machine ${row.name} is protected; take the protection off first`)
+        refuseProtected(row)
         if (!row.static || row.request_id !== null || transitionMachine(row.state, 'gone') === undefined) {
           throw stateForbids(row, 'deleted', 'only static machines that serve no host can; release the host first')
         }
         await deleteMachine(tx, row)
-        await appendEvents(tx, causeOf(context), [event(row, 'MachineDeleted', 'Its record was deleted')])
+        await appendEvents(tx, causeOf(context), [machineEvent(row, 'MachineDeleted', 'Its record was deleted')])
       })
       return {}
     },
 
     async *watchMachines(request, context) {
       const name = request.name === '' ? '' : parseResourceName('machine', request.name)
-      const filter = filterOf(request.filter)
+      const filter = { ...filterOf(request.filter), within: scopesOfCall(context) }
       const selector = parseLabelSelector(filter.labelSelector)
       const matches = (row: MachineRow) =>
         (name === '' || row.name === name) &&
@@ -253,15 +252,16 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
     },
 
     async setMachinePower(request, context) {
-      const row = await findMachine(deps.db, parseResourceName('machine', request.name))
+      const row = await findToOperate(context, request.name)
       const response = await createOnce(deps, context, {
+        db: deps.db,
         requestId: request.requestId,
         request: { schema: hub.SetMachinePowerRequestSchema, message: request },
         response: hub.SetMachinePowerResponseSchema,
         wake: row === undefined ? [] : [{ kind: 'work', providerId: row.provider_id }],
         work: async (tx) =>
           create(hub.SetMachinePowerResponseSchema, {
-            machine: toMachine(await setPower(tx, request, causeOf(context))),
+            machine: toMachine(await setPower(tx, request, causeOf(context), row)),
           }),
       })
       return response
@@ -269,31 +269,58 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
 
     async setMachineRescue(request, context) {
       checkRescue(request)
-      const row = await findMachine(deps.db, parseResourceName('machine', request.name))
+      const row = await findToOperate(context, request.name)
       return createOnce(deps, context, {
+        db: deps.db,
         requestId: request.requestId,
         request: { schema: hub.SetMachineRescueRequestSchema, message: request },
         response: hub.SetMachineRescueResponseSchema,
         wake: row === undefined ? [] : [{ kind: 'work', providerId: row.provider_id }],
         work: async (tx) =>
           create(hub.SetMachineRescueResponseSchema, {
-            machine: toMachine(await setRescue(tx, request, causeOf(context))),
+            machine: toMachine(await setRescue(tx, request, causeOf(context), row)),
           }),
       })
     },
 
+    async *streamMachineConsole(request, context) {
+      const name = parseResourceName('machine', request.name)
+      const row = await findMachine(databaseOf(deps, context), name)
+      if (row === undefined) throw machineNotFound(name)
+      // What a tenant's system has said is still there when the next one comes.
+      if (row.static && scopesOfCall(context) !== undefined)
+        throw new HubError(
+          'PERMISSION_MISSING',
+          `machine ${name} has served others before you, and its console may tell of them; ask whoever runs its provider`,
+          { metadata: { permission: 'machine.console' } },
+        )
+      yield* streamConsole(deps, row, request, context, parts.draining)
+    },
+
     async acceptMachine(request, context) {
-      const machine = await withMachine(request.name, async (tx, row) => {
+      const machine = await withMachine(context, request.name, async (tx, row) => {
+        if (row.in_use)
+          throw new HubError(
+            'MACHINE_IN_USE',
+            `machine ${row.name} is in use, its provider says, and would be wiped; adopt it, or say there that it is not`,
+          )
+        refuseProtected(row)
         await moveByHand(tx, row, 'accept', 'accepted', 'only DISCOVERED static machines can')
-        await appendEvents(tx, causeOf(context), [event(row, 'MachineAccepted', 'Accepted')])
+        await appendEvents(tx, causeOf(context), [machineEvent(row, 'MachineAccepted', 'Accepted')])
       })
       return { machine }
     },
 
+    ...machineLife(deps),
+
     async retryMachine(request, context) {
-      const machine = await withMachine(request.name, async (tx, row) => {
+      const machine = await withMachine(context, request.name, async (tx, row) => {
+        // Its host is being let go of: what that leads to is not to be worked on twice.
+        if (row.request_id !== null && row.state !== 'ADOPT_FAILED')
+          throw stateForbids(row, 'retried', 'its host has to be released first')
+        if (row.state !== 'ADOPT_FAILED') refuseProtected(row)
         await moveByHand(tx, row, 'retry', 'retried', 'only static machines in a failed state can')
-        await appendEvents(tx, causeOf(context), [event(row, 'MachineRetried', `Led out of ${row.state}`)])
+        await appendEvents(tx, causeOf(context), [machineEvent(row, 'MachineRetried', `Led out of ${row.state}`)])
       })
       return { machine }
     },

@@ -1,4 +1,4 @@
-import { createHash, randomBytes, randomUUID } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { sql } from 'kysely'
 import pino from 'pino'
 import t from 'tap'
@@ -32,11 +32,20 @@ void t.test('orders that come at the same time', async (t) => {
     { key, hash = name, className = 'small', userData = '' }: Parameters<typeof order>[1] = {},
   ): CheckedOrder => ({
     key:
-      key === undefined ? undefined : { scope: 'test', key, requestHash: createHash('sha256').update(hash).digest() },
+      key === undefined
+        ? undefined
+        : {
+            scope: 'test',
+            key,
+            fingerprint: keyring.digest(Buffer.from(hash)),
+            isOf: (stored) => keyring.isDigestOf(stored, Buffer.from(hash)),
+          },
     cause: { actor: 'test', requestId: name },
     className,
     classSpec,
     placement,
+    workspace,
+    estimate: null,
     findClass: async (tx) => {
       const row = await findClass(tx, className)
       if (row === undefined) throw new HubError('CLASS_NOT_FOUND', `there is no class ${className}`)
@@ -56,6 +65,7 @@ void t.test('orders that come at the same time', async (t) => {
       labels: { name },
       annotations: {},
       protected: false,
+      priority: 0,
       createdBy: 'test',
     }),
     toEvent: (row) => ({ subject: row.name, reason: 'HostOrdered', message: 'Ordered', severity: 'INFO' }),

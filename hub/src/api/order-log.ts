@@ -2,16 +2,20 @@ import type { Logger } from 'pino'
 import { HubError } from '../domain/error/errors.js'
 import type { EventDraft } from '../domain/facts.js'
 import type { ClassSpec, PlacementWish } from '../domain/host/host.js'
+import { demandOf } from '../domain/quota/demand.js'
+import type { Demand } from '../domain/quota/quota.js'
 import type { Keyring } from '../secrets/keyring.js'
 import { Batcher, type Settled } from '../store/batcher.js'
 import { inTransaction, isConnectionLoss, type Db, type Tx } from '../store/database.js'
 import { appendAll, type Cause } from '../store/events.js'
 import { startSchedules } from '../store/host-schedule.js'
-import { insertHosts, type NewHost, type NewHostRow } from '../store/hosts.js'
+import { insertHosts, type NewHost, type NewHostRow, type WorkspaceKey } from '../store/hosts.js'
 import { findAnswers, lockKeys, storeAnswers, type IdempotencyKey } from '../store/idempotency.js'
+import { openLimitBook, type LimitBook } from '../store/limit-book.js'
 import { findClassesByName } from '../store/machine-classes.js'
 import type { HostRow, MachineClassRow } from '../store/tables.js'
 import type { Wake, WakeTopic } from '../store/wake.js'
+import { limitExceeded } from './quota-resources.js'
 
 const maxBatch = 200
 
@@ -23,6 +27,9 @@ export interface CheckedOrder {
   readonly className: string
   readonly classSpec: ClassSpec
   readonly placement: PlacementWish
+  readonly workspace: WorkspaceKey
+  /** Where it would be placed, now or later, for quotas and budgets. Null: nobody knows. */
+  readonly estimate: Demand['place']
   /** Finds the class where none of that name is there any more, or makes it. @throws HubError */
   readonly findClass: (tx: Tx) => Promise<MachineClassRow>
   readonly toHost: (machineClass: MachineClassRow) => NewHost
@@ -30,12 +37,21 @@ export interface CheckedOrder {
   /** What the caller is told, and told again whenever the same key comes. */
   readonly toAnswer: (row: HostRow) => Uint8Array
   readonly nameTaken: () => HubError
+  /** Refuses the order where what it rests upon has changed since it was checked; it holds what it looks at to the end of the transaction. */
+  readonly guard?: (tx: Tx) => Promise<HubError | undefined>
 }
 
 /** Places new hosts in the transaction that stores them, where the reconciler can do that yet: otherwise they wait for its next round. */
 export type PrepareFirstLook = (
   tx: Tx,
-  expected: readonly { readonly class_spec: ClassSpec; readonly placement: PlacementWish }[],
+  expected: readonly {
+    readonly class_spec: ClassSpec
+    readonly placement: PlacementWish
+    readonly class_name: string
+    readonly organization_id: string
+    readonly workspace_id: string
+  }[],
+  limits: Promise<LimitBook>,
 ) =>
   | {
       readonly ready: Promise<void>
@@ -98,20 +114,35 @@ export class OrderLog {
     orders: readonly CheckedOrder[],
     look: boolean,
   ): Promise<{ readonly settled: readonly Settled<Uint8Array>[]; readonly wake: readonly WakeTopic[] }> {
+    const keys = orders.flatMap(({ key }) => (key === undefined ? [] : [key]))
+    // Keys are locked before limits, in every transaction.
+    const locked = lockKeys(tx, keys)
+    // What orders rest upon is locked before limits, too.
+    const guarded = Promise.all(orders.map(async (order) => [order, await order.guard?.(tx)] as const))
+    const opened = openLimitBook(
+      tx,
+      orders.map(({ workspace }) => ({ organizationId: workspace.organizationId, workspaceId: workspace.id })),
+    )
     const firstLook = look
       ? this.#deps.prepareFirstLook(
           tx,
-          orders.map(({ classSpec, placement }) => ({ class_spec: classSpec, placement })),
+          orders.map(({ classSpec, placement, className, workspace }) => ({
+            ...{ class_spec: classSpec, placement },
+            ...{ class_name: className, organization_id: workspace.organizationId, workspace_id: workspace.id },
+          })),
+          opened,
         )
       : undefined
     const outcomes = new Map<CheckedOrder, Uint8Array | HubError>()
-    const keys = orders.flatMap(({ key }) => (key === undefined ? [] : [key]))
-    const [, before, known] = await Promise.all([
-      lockKeys(tx, keys),
+    const [limits, refusals, , before, known] = await Promise.all([
+      opened,
+      guarded,
+      locked,
       findAnswers(tx, keys),
       findClassesByName(tx, [...new Set(orders.map((order) => order.className))]),
       firstLook?.ready,
     ])
+    for (const [order, refusal] of refusals) if (refusal !== undefined) outcomes.set(order, refusal)
     for (const order of orders) {
       const answer = order.key === undefined ? undefined : before.get(order.key)
       if (answer !== undefined) outcomes.set(order, answer)
@@ -127,17 +158,7 @@ export class OrderLog {
       }
       return [{ order, host: order.toHost(machineClass) }]
     })
-    const rows = await insertHosts(
-      tx,
-      this.#deps.keyring,
-      drafts.map(({ host }) => host),
-    )
-    const made = drafts.flatMap(({ order }, index) => {
-      const host = rows[index]
-      const answer = host === undefined ? order.nameTaken() : order.toAnswer(host.row)
-      outcomes.set(order, answer)
-      return host === undefined || answer instanceof HubError ? [] : [{ order, host, answer }]
-    })
+    const made = await this.#insert(tx, drafts, limits, outcomes)
     const [, , wake] = await Promise.all([
       appendAll(
         tx,
@@ -149,13 +170,67 @@ export class OrderLog {
       ),
       lookAt(tx, made, firstLook),
     ])
+    // Where no place was looked for: else it is stored with the places, in the same round trip.
+    await limits.flush(tx)
     return { settled: orders.map((order) => settle(outcomes.get(order))), wake: made.length === 0 ? [] : wake }
   }
+
+  /** Stores those orders that limits allow, first come first served. What a name that is in use gives back, those that were refused may have. */
+  async #insert(
+    tx: Tx,
+    drafts: readonly Draft[],
+    limits: LimitBook,
+    outcomes: Map<CheckedOrder, Uint8Array | HubError>,
+  ): Promise<readonly (MadeHost & { readonly answer: Uint8Array })[]> {
+    const made: (MadeHost & { readonly answer: Uint8Array })[] = []
+    for (let waiting = drafts; waiting.length > 0;) {
+      const admitted: Draft[] = []
+      const refused: Draft[] = []
+      for (const draft of waiting) {
+        const excess = limits.isEmpty ? undefined : limits.excess(demandOfOrder(draft))
+        if (excess !== undefined) outcomes.set(draft.order, limitExceeded(excess))
+        else limits.reserve(demandOfOrder(draft))
+        ;(excess === undefined ? admitted : refused).push(draft)
+      }
+      const rows = await insertHosts(
+        tx,
+        this.#deps.keyring,
+        admitted.map(({ host }) => host),
+      )
+      let givenBack = false
+      admitted.forEach((draft, index) => {
+        const host = rows[index]
+        limits.reserve(demandOfOrder(draft), -1)
+        const answer = host === undefined ? draft.order.nameTaken() : draft.order.toAnswer(host.row)
+        outcomes.set(draft.order, answer)
+        if (host === undefined || answer instanceof HubError) givenBack = true
+        else {
+          limits.charge(host.row.id, demandOfOrder(draft))
+          made.push({ order: draft.order, host, answer })
+        }
+      })
+      waiting = givenBack ? refused : []
+    }
+    return made
+  }
+}
+
+interface Draft {
+  readonly order: CheckedOrder
+  readonly host: NewHost
 }
 
 interface MadeHost {
   readonly order: CheckedOrder
   readonly host: NewHostRow
+}
+
+function demandOfOrder({ order, host }: Draft): Demand {
+  const { organizationId, id: workspaceId } = order.workspace
+  return demandOf(
+    { organizationId, workspaceId, className: host.className, classSpec: order.classSpec },
+    order.estimate,
+  )
 }
 
 async function lookAt(

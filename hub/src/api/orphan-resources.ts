@@ -24,6 +24,7 @@ export const orphanKeepReasonNumbers: Readonly<Record<KeepReason, hub.OrphanKeep
   FOREIGN_HUB: hub.OrphanKeepReason.FOREIGN_HUB,
   KEY_UNREADABLE: hub.OrphanKeepReason.KEY_UNREADABLE,
   REQUEST_LIVE: hub.OrphanKeepReason.REQUEST_LIVE,
+  ADOPTION: hub.OrphanKeepReason.ADOPTION,
   KEPT_BY_PERSON: hub.OrphanKeepReason.KEPT_BY_PERSON,
   REMOVAL_UNSUPPORTED: hub.OrphanKeepReason.REMOVAL_UNSUPPORTED,
   POLICY_REPORTS: hub.OrphanKeepReason.POLICY_REPORTS,

@@ -1,4 +1,4 @@
-import type { ServiceImpl } from '@connectrpc/connect'
+import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import type * as hub from '@slipway/proto/hub/v1'
 import { HubError, invalidField, type ErrorReason } from '../domain/error/errors.js'
 import { parseOrphanName, parseResourceName } from '../domain/names.js'
@@ -16,7 +16,7 @@ import {
   type ShownOrphan,
 } from '../store/orphans.js'
 import type { OrphanRow } from '../store/tables.js'
-import { causeOf, checkEtag, decodePageToken, pageSize, readPage, type ApiDeps } from './context.js'
+import { causeOf, checkEtag, databaseOf, decodePageToken, pageSize, readPage, type ApiDeps } from './context.js'
 import { namesOf } from './convert.js'
 import { orphanKeepReasonNumbers, orphanStateNumbers, toOrphan } from './orphan-resources.js'
 
@@ -25,6 +25,7 @@ const refusals: Partial<Record<KeepReason, ErrorReason>> = {
   FOREIGN_HUB: 'ORPHAN_NOT_OURS',
   KEY_UNREADABLE: 'ORPHAN_NOT_OURS',
   REQUEST_LIVE: 'ORPHAN_IN_USE',
+  ADOPTION: 'ORPHAN_NOT_OURS',
   REMOVAL_UNSUPPORTED: 'ORPHAN_REMOVAL_UNSUPPORTED',
 }
 
@@ -55,18 +56,19 @@ export function orphanService(deps: ApiDeps): ServiceImpl<typeof hub.OrphanServi
     graceMs: deps.config.orphanGraceMs,
     restoreGraceMs: deps.config.orphanRestoreGraceMs,
   }
-  const read = async (name: string): Promise<ShownOrphan> => {
+  const read = async (context: HandlerContext, name: string): Promise<ShownOrphan> => {
     const { provider, id } = parseOrphanName(name)
-    const row = await findOrphan(deps.db, provider, id)
+    const row = await findOrphan(databaseOf(deps, context), provider, id)
     if (row === undefined) throw orphanNotFound(name)
     return row
   }
   const withOrphan = async (
+    context: HandlerContext,
     request: { readonly name: string; readonly etag: string },
     work: (tx: Tx, row: OrphanRow) => Promise<void>,
   ): Promise<{ orphan: hub.Orphan }> => {
     const { provider, id } = parseOrphanName(request.name)
-    const row = await inTransaction(deps.db, async (tx) => {
+    const row = await inTransaction(databaseOf(deps, context), async (tx) => {
       const locked = await lockOrphan(tx, provider, id)
       if (locked === undefined) throw orphanNotFound(request.name)
       checkEtag(request.etag, locked, request.name)
@@ -79,15 +81,15 @@ export function orphanService(deps: ApiDeps): ServiceImpl<typeof hub.OrphanServi
     return { orphan: toOrphan(row) }
   }
   return {
-    async getOrphan(request) {
-      return { orphan: toOrphan(await read(request.name)) }
+    async getOrphan(request, context) {
+      return { orphan: toOrphan(await read(context, request.name)) }
     },
 
-    async listOrphans(request) {
+    async listOrphans(request, context) {
       const filter = filterOf(request.parent, request.filter)
       const list = JSON.stringify(['orphans', filter])
-      const after = decodePageToken(request.pageToken, list, 1)
-      const page = await readPage(deps, {
+      const after = decodePageToken(deps, request.pageToken, list)
+      const page = await readPage(deps, context, {
         size: pageSize(request.pageSize),
         list,
         read: (tx, limit) => listOrphans(tx, filter, String(after?.[0] ?? ''), limit),
@@ -97,7 +99,7 @@ export function orphanService(deps: ApiDeps): ServiceImpl<typeof hub.OrphanServi
     },
 
     removeOrphan: (request, context) =>
-      withOrphan(request, async (tx, row) => {
+      withOrphan(context, request, async (tx, row) => {
         if (request.confirmExternalId !== row.external_id)
           throw invalidField('confirm_external_id', `is not the external_id of ${request.name}; read it again`)
         const cause = causeOf(context)
@@ -110,7 +112,7 @@ export function orphanService(deps: ApiDeps): ServiceImpl<typeof hub.OrphanServi
       }),
 
     keepOrphan: (request, context) =>
-      withOrphan(request, async (tx, row) => {
+      withOrphan(context, request, async (tx, row) => {
         if (request.reason !== '' && isBeingRemoved(row, await databaseTime(tx)))
           throw new HubError(
             'ORPHAN_BEING_REMOVED',

@@ -1,4 +1,4 @@
-import type { ServiceImpl } from '@connectrpc/connect'
+import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import type * as hub from '@slipway/proto/hub/v1'
 import { HubError } from '../domain/error/errors.js'
 import { parseResourceName } from '../domain/names.js'
@@ -6,13 +6,26 @@ import { decodeRevision, headRevision, refuseCompacted } from '../store/changes.
 import { inTransaction } from '../store/database.js'
 import { findEvent, listEvents, matchesEvent, type EventListFilter } from '../store/events-list.js'
 import { schemaStatus } from '../store/migrate.js'
+import { bindingsOf } from '../store/role-bindings.js'
 import { recordPhoneHome } from '../store/phone-home.js'
 import type { EventRow } from '../store/tables.js'
 import { version } from '../version.js'
-import { callerKey, decodePageToken, pageSize, readPage, type ApiDeps } from './context.js'
+import { visibleAmong } from '../store/scopes.js'
+import {
+  callerKey,
+  databaseOf,
+  decodePageToken,
+  identityOf,
+  pageSize,
+  readPage,
+  scopesOfCall,
+  type ApiDeps,
+} from './context.js'
 import { fromTime, namesOf, toTime } from './convert.js'
 import type { Feed } from './feed.js'
+import { eventNotFound } from './not-found.js'
 import { toEvent } from './resources.js'
+import { toBinding } from './tenancy-resources.js'
 
 const severityNumbers = { INFO: 1, WARNING: 2, ERROR: 3 } as const
 
@@ -30,19 +43,27 @@ export function eventService(
   feed: Feed<EventRow>,
   draining: AbortSignal,
 ): ServiceImpl<typeof hub.EventService> {
+  /** What all watchers are told together is looked up again for each that may not see everything. */
+  const visibleEvents = async (context: HandlerContext, rows: readonly EventRow[]): Promise<readonly EventRow[]> => {
+    const scopes = scopesOfCall(context)
+    if (scopes === undefined || rows.length === 0) return rows
+    const ids = rows.map((row) => row.event_id)
+    const visible = await visibleAmong(databaseOf(deps, context), 'event', ids, scopes)
+    return rows.filter((row) => visible.has(row.event_id))
+  }
   return {
-    async getEvent(request) {
+    async getEvent(request, context) {
       const id = parseResourceName('event', request.name)
-      const row = /^[0-9a-f-]{36}$/.test(id) ? await findEvent(deps.db, id) : undefined
-      if (row === undefined) throw new HubError('EVENT_NOT_FOUND', `there is no event ${id}, or it was trimmed`)
+      const row = /^[0-9a-f-]{36}$/.test(id) ? await findEvent(databaseOf(deps, context), id) : undefined
+      if (row === undefined) throw eventNotFound(id)
       return { event: toEvent(row) }
     },
 
-    async listEvents(request) {
-      const filter = filterOf(request.filter)
+    async listEvents(request, context) {
+      const filter = { ...filterOf(request.filter), within: scopesOfCall(context) }
       const list = JSON.stringify(['events', filter])
-      const after = decodePageToken(request.pageToken, list, 2)
-      const page = await readPage(deps, {
+      const after = decodePageToken(deps, request.pageToken, list)
+      const page = await readPage(deps, context, {
         size: pageSize(request.pageSize),
         list,
         read: (tx, limit) =>
@@ -61,7 +82,8 @@ export function eventService(
         AbortSignal.any([context.signal, draining]),
         deps.config.watchHeartbeatMs,
       )) {
-        const events = batch.rows.filter((row) => matchesEvent(filter, row)).map(toEvent)
+        const told = batch.rows.filter((row) => matchesEvent(filter, row))
+        const events = (await visibleEvents(context, told)).map(toEvent)
         if (events.length > 0 || batch.rows.length === 0) yield { events, revision: batch.revision }
       }
       if (draining.aborted)
@@ -81,6 +103,8 @@ export function systemService(deps: ApiDeps): ServiceImpl<typeof hub.SystemServi
         caFingerprint: deps.authority.fingerprint,
         schemaVersion: (await schemaStatus(deps.db)).version,
         caller: context.values.get(callerKey).name,
+        principal: identityOf(context).principal,
+        roleBindings: (await bindingsOf(deps.db, identityOf(context).principalId)).map(toBinding),
       }
     },
   }

@@ -25,6 +25,20 @@ export async function checkWithProvider(
     provider: provider.name,
     known: provider.state !== 'PENDING',
   })
+  return askProvider(deps, provider, order, root)
+}
+
+/**
+ * Has a provider check an order, where it is connected.
+ *
+ * @returns and throws as {@link checkWithProvider}.
+ */
+export async function askProvider(
+  deps: ApiDeps,
+  provider: ProviderRow,
+  order: OrderToValidate,
+  root: string,
+): Promise<string[]> {
   if (!provider.capabilities.includes('VALIDATE')) return []
   const verdict = await deps.validator.validate(provider.id, order, validationDeadlineMs)
   if (verdict.violations.length > 0) {

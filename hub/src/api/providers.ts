@@ -1,23 +1,26 @@
 import { create } from '@bufbuild/protobuf'
 import { durationMs } from '@bufbuild/protobuf/wkt'
-import type { ServiceImpl } from '@connectrpc/connect'
+import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import * as hub from '@slipway/proto/hub/v1'
 import { ProviderKind } from '@slipway/proto/provider/v1'
 import { HubError, invalidField } from '../domain/error/errors.js'
 import type { EventDraft } from '../domain/facts.js'
 import { parseResourceName, resourceName } from '../domain/names.js'
 import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
+import { releaseHolds } from '../store/capacity-holds.js'
 import { inTransaction, type Tx } from '../store/database.js'
 import { appendEvents } from '../store/events.js'
 import { createJoinToken } from '../store/join-tokens.js'
+import { holdPlacing } from '../store/pools.js'
 import {
   countProviderUse,
   deleteProvider,
   findProvider,
+  findShownProvider,
   insertProvider,
   listProviders,
+  listShownProviders,
   lockProvider,
-  readProviderDetails,
   updateProvider,
   type ProviderListFilter,
 } from '../store/providers.js'
@@ -26,17 +29,33 @@ import {
   causeOf,
   checkEtag,
   createOnce,
+  databaseOf,
   decodePageToken,
   maskedPaths,
   pageSize,
   readPage,
+  scopesOfCall,
+  tryOut,
   type ApiDeps,
 } from './context.js'
 import { checkedLabels, fromKind, fromObject, nameOf, toTime } from './convert.js'
-import { RolledBack, rolledBack } from './dry-run.js'
 import { fromOrphanPolicy } from './orphan-resources.js'
-import { changedText, changeOf, checkConfiguration, immutable, mutableFields, refusePolicy } from './provider-change.js'
-import { toProvider } from './resources.js'
+import {
+  changedText,
+  changeOf,
+  changeOfUse,
+  changesUse,
+  checkConfiguration,
+  credentialsOf,
+  immutable,
+  mutableFields,
+  ownerOf,
+  poolOf,
+  refusePolicy,
+  setPaths,
+  withoutSameSecret,
+} from './provider-change.js'
+import { presentAll, presentTo, toProvider } from './provider-resources.js'
 import { watchResources, type WatchParts } from './watch.js'
 
 const defaultTtlMs = 3_600_000
@@ -72,17 +91,21 @@ function matches(filter: ProviderListFilter, name: string, row: ProviderRow): bo
   )
 }
 
+function changedMeanwhile(name: string): HubError {
+  return new HubError(
+    'ETAG_MISMATCH',
+    `${name} has changed while it was being changed; read it again and redo the change`,
+  )
+}
+
 function event(row: Pick<ProviderRow, 'id' | 'name'>, reason: EventDraft['reason'], message: string): EventDraft {
   return { subject: resourceName('provider', row.name), reason, message, severity: 'INFO', providerId: row.id }
 }
 
 export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeof hub.ProviderService> {
-  const detailed = async (rows: readonly ProviderRow[]): Promise<hub.Provider[]> => {
-    const details = await readProviderDetails(
-      deps.db,
-      rows.map((row) => row.id),
-    )
-    return rows.map((row) => toProvider(row, details.get(row.id)))
+  const present = (context: HandlerContext, rows: readonly ProviderRow[]): Promise<hub.Provider[]> => {
+    const within = scopesOfCall(context)
+    return within === undefined ? presentAll(deps.db, rows) : presentTo(deps.db, rows, within)
   }
   const insert = async (
     tx: Tx,
@@ -95,12 +118,16 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
       family: given.family,
       kind: fromKind(given.kind),
       config: fromObject(given.config),
-      credentials: given.credentials === undefined ? undefined : fromObject(given.credentials),
+      credentials: (await credentialsOf(tx, deps.keyring, given, new Set(mutableFields), false)) ?? { kind: 'none' },
       labels: checkedLabels(given.labels, 'provider.labels'),
       annotations: given.annotations,
       autoAcceptMachines: given.autoAcceptMachines,
       draining: given.draining,
       orphanPolicy: fromOrphanPolicy(given.orphanPolicy),
+      region: given.region,
+      residency: given.residency,
+      owner: await ownerOf(tx, given.owner),
+      pool: await poolOf(tx, given.pool, given),
     })
     await appendEvents(tx, cause, [event(row, 'ProviderAdded', `Added as ${row.kind.toLowerCase()} ${row.family}`)])
     return create(hub.CreateProviderResponseSchema, { provider: toProvider(row) })
@@ -112,20 +139,15 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
       if (request.provider?.kind === ProviderKind.UNSPECIFIED)
         throw invalidField('provider.kind', 'is missing; say whether it is static or dynamic')
       if (request.provider !== undefined) refusePolicy(request.provider, fromKind(request.provider.kind))
-      if ((await findProvider(deps.db, request.providerId)) !== undefined && request.requestId === '') {
+      if (
+        (await findProvider(databaseOf(deps, context), request.providerId)) !== undefined &&
+        request.requestId === ''
+      ) {
         throw new HubError('NAME_TAKEN', `provider_id: ${request.providerId} is in use; choose another name`, {
           violations: [{ field: 'provider_id', description: 'is in use; choose another name' }],
         })
       }
-      if (request.validateOnly) {
-        return deps.db
-          .transaction()
-          .execute(async (tx) => {
-            const response = await insert(tx, request, causeOf(context))
-            throw new RolledBack(response)
-          })
-          .catch(rolledBack<hub.CreateProviderResponse>)
-      }
+      if (request.validateOnly) return tryOut(databaseOf(deps, context), (tx) => insert(tx, request, causeOf(context)))
       return createOnce(deps, context, {
         requestId: request.requestId,
         request: { schema: hub.CreateProviderRequestSchema, message: request },
@@ -135,44 +157,67 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
       })
     },
 
-    async getProvider(request) {
+    async getProvider(request, context) {
       const name = parseResourceName('provider', request.name)
-      const row = await findProvider(deps.db, name)
-      if (row === undefined) throw providerNotFound(name)
-      return { provider: (await detailed([row]))[0] }
+      const within = scopesOfCall(context)
+      if (within === undefined) {
+        const row = await findProvider(deps.db, name)
+        if (row === undefined) throw providerNotFound(name)
+        return { provider: (await presentAll(deps.db, [row]))[0] }
+      }
+      const shown = await findShownProvider(databaseOf(deps, context), name, within)
+      if (shown === undefined) throw providerNotFound(name)
+      return { provider: (await presentTo(deps.db, [shown], within))[0] }
     },
 
-    async listProviders(request) {
+    async listProviders(request, context) {
       const filter = filterOf(request.filter)
       const list = JSON.stringify(['providers', filter])
-      const after = decodePageToken(request.pageToken, list, 1)
-      const page = await readPage(deps, {
-        size: pageSize(request.pageSize),
-        list,
-        read: (tx, limit) => listProviders(tx, filter, String(after?.[0] ?? ''), limit),
-        keyOf: (row) => [row.name],
+      const after = decodePageToken(deps, request.pageToken, list)
+      const from = String(after?.[0] ?? '')
+      const common = { size: pageSize(request.pageSize), list, keyOf: (row: { readonly name: string }) => [row.name] }
+      const within = scopesOfCall(context)
+      if (within === undefined) {
+        const page = await readPage(deps, context, {
+          ...common,
+          read: (tx, limit) => listProviders(tx, filter, from, limit),
+        })
+        const { rows, nextPageToken, revision } = page
+        return { providers: await presentAll(deps.db, rows), nextPageToken, revision }
+      }
+      const page = await readPage(deps, context, {
+        ...common,
+        read: (tx, limit) => listShownProviders(tx, { ...filter, within }, from, limit),
       })
-      return { providers: await detailed(page.rows), nextPageToken: page.nextPageToken, revision: page.revision }
+      const { rows, nextPageToken, revision } = page
+      return { providers: await presentTo(deps.db, rows, within), nextPageToken, revision }
     },
 
     async updateProvider(request, context) {
       const given = request.provider ?? create(hub.ProviderSchema)
       const name = parseResourceName('provider', given.name, 'provider.name')
-      const change = changeOf(
-        given,
-        maskedPaths(request.updateMask?.paths, mutableFields),
-        request.updateMask !== undefined,
-      )
-      const before = await findProvider(deps.db, name)
+      const explicit = request.updateMask !== undefined
+      const paths = setPaths(given, maskedPaths(request.updateMask?.paths, mutableFields), explicit)
+      const before = await findProvider(databaseOf(deps, context), name)
       if (before === undefined) throw providerNotFound(name)
       if (given.family !== '' && given.family !== before.family) throw immutable('provider.family')
       if (given.kind !== ProviderKind.UNSPECIFIED && fromKind(given.kind) !== before.kind)
         throw immutable('provider.kind')
       refusePolicy(given, before.kind)
-      const row = await inTransaction(deps.db, async (tx) => {
+      const row = await inTransaction(databaseOf(deps, context), async (tx) => {
+        const moves = changesUse(before, given, paths)
+        if (moves) await holdPlacing(tx)
+        const credentials = await credentialsOf(tx, deps.keyring, given, paths, explicit)
         const locked = await lockProvider(tx, name)
         if (locked === undefined) throw providerNotFound(name)
         checkEtag(given.etag, locked, given.name)
+        // Somebody has changed it since it was looked at first: hosts may be placed there at this moment.
+        if (!moves && changesUse(locked, given, paths)) throw changedMeanwhile(given.name)
+        const change = withoutSameSecret(locked, {
+          ...changeOf(given, paths, explicit),
+          ...(credentials !== undefined && { credentials }),
+          ...(await changeOfUse(tx, locked, given, paths)),
+        })
         checkConfiguration(locked, change)
         if (request.validateOnly) return locked
         const updated = await updateProvider(tx, deps.keyring, locked, change)
@@ -197,12 +242,12 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
         return updated
       })
       deps.wake.signal({ kind: 'provider', providerId: row.id }, { kind: 'change' }, { kind: 'host' })
-      return { provider: (await detailed([row]))[0] }
+      return { provider: (await presentAll(deps.db, [row]))[0] }
     },
 
     async deleteProvider(request, context) {
       const name = parseResourceName('provider', request.name)
-      const deleted = await inTransaction(deps.db, async (tx) => {
+      const deleted = await inTransaction(databaseOf(deps, context), async (tx) => {
         const locked = await lockProvider(tx, name)
         if (locked === undefined) {
           if (request.allowMissing) return undefined
@@ -232,20 +277,26 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
     async *watchProviders(request, context) {
       const name = request.name === '' ? '' : parseResourceName('provider', request.name)
       const filter = filterOf(request.filter)
+      const named = (row: ProviderRow) => name === '' || row.name === name
+      const within = scopesOfCall(context)
+      // What a tenant is shown lacks columns that are only read for those who may see them.
+      const existing = async (tx: Tx, after: string, limit: number) =>
+        within === undefined
+          ? listProviders(tx, filter, after, limit)
+          : ((await listShownProviders(tx, { ...filter, within }, after, limit)) as readonly ProviderRow[])
       const watched = watchResources<ProviderRow>(parts, context, {
         resource: 'provider',
         revision: request.revision,
         matches: (row) => matches(filter, name, row),
-        existing: async (tx, last, limit) =>
-          (await listProviders(tx, filter, last?.name ?? '', limit)).filter((row) => name === '' || row.name === name),
+        existing: async (tx, last, limit) => (await existing(tx, last?.name ?? '', limit)).filter(named),
       })
       for await (const { changes, revision, synced } of watched) {
-        const details = await readProviderDetails(
-          deps.db,
-          changes.map(({ row }) => row.id),
+        const providers = await present(
+          context,
+          changes.map(({ row }) => row),
         )
         yield {
-          changes: changes.map(({ type, row }) => ({ type, provider: toProvider(row, details.get(row.id)) })),
+          changes: changes.map(({ type }, index) => ({ type, provider: providers[index] })),
           revision,
           synced,
         }
@@ -255,7 +306,7 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
     async createJoinToken(request, context) {
       const name = parseResourceName('provider', request.provider, 'provider')
       const ttlMs = request.ttl === undefined ? defaultTtlMs : Math.round(durationMs(request.ttl))
-      const made = await inTransaction(deps.db, async (tx) => {
+      const made = await inTransaction(databaseOf(deps, context), async (tx) => {
         const row = await lockProvider(tx, name)
         if (row === undefined) throw providerNotFound(name)
         return createJoinToken(tx, {
@@ -268,6 +319,23 @@ export function providerService(deps: ApiDeps, parts: WatchParts): ServiceImpl<t
       })
       deps.wake.signal({ kind: 'change' })
       return { joinToken: made.token, expireTime: toTime(made.expiresAt), gatewayAddress: deps.config.gatewayAdvertise }
+    },
+
+    async releaseHolds(request, context) {
+      const name = parseResourceName('provider', request.name)
+      const released = await inTransaction(databaseOf(deps, context), async (tx) => {
+        const row = await lockProvider(tx, name)
+        if (row === undefined) throw providerNotFound(name)
+        const count = await releaseHolds(tx, row.id, { typeId: request.typeId, location: request.location })
+        if (count > 0) {
+          const what = [request.typeId, request.location].filter((part) => part !== '').join(' in ')
+          const text = `${count === 1 ? 'One hold' : `${count} holds`}${what === '' ? '' : ` on ${what}`} ended: it is offered again`
+          await appendEvents(tx, causeOf(context), [event(row, 'CapacityReleased', text)])
+        }
+        return count
+      })
+      if (released > 0) deps.wake.signal({ kind: 'change' })
+      return { released }
     },
   }
 }

@@ -1,20 +1,12 @@
 import { create } from '@bufbuild/protobuf'
 import * as hub from '@slipway/proto/hub/v1'
+import type { RequestOperation } from '../domain/request/request.js'
 import * as wire from '@slipway/proto/provider/v1'
-import { hostName, resourceName } from '../domain/names.js'
-import type { StoredBudget } from '../domain/provider/provider.js'
-import type {
-  EventRow,
-  HostRow,
-  MachineClassRow,
-  MachineRequestRow,
-  MachineRow,
-  OfferingRow,
-  ProviderRow,
-} from '../store/tables.js'
+import type { Pause } from '../domain/machine/pause.js'
+import { holdOf, maintenanceOf } from '../store/machine-pause.js'
+import { hostName, hostSetName, resourceName } from '../domain/names.js'
+import type { EventRow, HostRow, MachineClassRow, MachineRequestRow, MachineRow } from '../store/tables.js'
 import {
-  capabilityNumbers,
-  healthNumbers,
   hostStateNumbers,
   machineStateNumbers,
   requestStateNumbers,
@@ -23,11 +15,11 @@ import {
   toClassOfferings,
   toConditions,
   toHardware,
-  toKind,
   toLastError,
   toObject,
   toPlacement,
   toPower,
+  toPriority,
   toPrice,
   toProgress,
   toSelector,
@@ -35,101 +27,12 @@ import {
   toShape,
   toTime,
 } from './convert.js'
-import { toOrphanPolicy } from './orphan-resources.js'
 
 // Rows as resources. They are made of nothing but the row, so that a change record gives the same as a read; what only reads can tell is laid on top.
 
 const etag = (row: { readonly version: number }) => String(row.version)
 const named = (collection: 'provider' | 'machine' | 'machine_request', name: string | null) =>
   name === null ? '' : resourceName(collection, name)
-
-/** What only a read can tell of a provider: its live sessions and what it offers. */
-export interface ProviderDetails {
-  readonly sessions: readonly {
-    readonly id: string
-    readonly instance_id: string
-    readonly instance_name: string
-    readonly replica: string
-    readonly sdk: string
-    readonly provider_version: string
-    readonly capacity: number
-    readonly held: number
-    readonly connected_at: Date
-    readonly heartbeat_at: Date
-    readonly budgets: readonly Partial<StoredBudget>[]
-  }[]
-  readonly offerings: readonly OfferingRow[]
-}
-
-export function toProvider(row: ProviderRow, details?: ProviderDetails): hub.Provider {
-  const connections = {
-    PENDING: hub.ProviderState.PENDING,
-    CONNECTED: hub.ProviderState.CONNECTED,
-    DISCONNECTED: hub.ProviderState.DISCONNECTED,
-  }
-  return create(hub.ProviderSchema, {
-    name: resourceName('provider', row.name),
-    uid: row.id,
-    family: row.family,
-    kind: toKind(row.kind),
-    config: toObject(row.config),
-    labels: { ...row.labels },
-    annotations: { ...row.annotations },
-    autoAcceptMachines: row.auto_accept_machines,
-    draining: row.draining,
-    state: row.draining ? hub.ProviderState.DRAINING : connections[row.state],
-    health: healthNumbers[row.health],
-    healthMessage: row.health_message,
-    conditions: toConditions(row.conditions),
-    lastError: toLastError(row.last_error),
-    capabilities: row.capabilities.map((capability) => capabilityNumbers[capability]),
-    configSchema: row.config_schema,
-    dataSchema: row.data_schema,
-    configVersion: BigInt(row.config_version),
-    ...(row.kind === 'DYNAMIC' && { orphanPolicy: toOrphanPolicy(row) }),
-    orphanRemovalStopTime: toTime(row.orphan_stopped_at),
-    hasCredentials: row.has_credentials,
-    offeringsTime: toTime(row.offerings_at),
-    sessions: (details?.sessions ?? []).map((session) => ({
-      sessionId: session.id,
-      instanceId: session.instance_id,
-      instanceName: session.instance_name,
-      replica: session.replica,
-      sdk: session.sdk,
-      providerVersion: session.provider_version,
-      capacity: session.capacity,
-      held: session.held,
-      connectTime: toTime(session.connected_at),
-      heartbeatTime: toTime(session.heartbeat_at),
-      budgets: session.budgets.map(toBudget),
-    })),
-    offerings: (details?.offerings ?? []).map((offering) =>
-      create(wire.OfferingSchema, {
-        typeId: offering.type_id,
-        location: offering.location,
-        shape: toShape(offering.shape),
-        price: toPrice(offering.price),
-        available: offering.available && (offering.held_until === null || offering.held_until.getTime() < Date.now()),
-        ...(offering.remaining !== null && { remaining: offering.remaining }),
-      }),
-    ),
-    createTime: toTime(row.created_at),
-    updateTime: toTime(row.updated_at),
-    etag: etag(row),
-  })
-}
-
-/** One that an older hub has stored says nothing of when. */
-function toBudget({ name, limit, remaining, resetsInMs = 0, toldAt }: Partial<StoredBudget>) {
-  const at = toldAt === undefined ? null : new Date(toldAt)
-  return {
-    name: name ?? '',
-    limit: limit ?? 0,
-    remaining: remaining ?? 0,
-    resetTime: toTime(at === null ? null : new Date(at.getTime() + resetsInMs)),
-    observeTime: toTime(at),
-  }
-}
 
 export function toMachineClass(row: MachineClassRow): hub.MachineClass {
   return create(hub.MachineClassSchema, {
@@ -147,6 +50,11 @@ export function toMachineClass(row: MachineClassRow): hub.MachineClass {
     updateTime: toTime(row.updated_at),
     etag: etag(row),
   })
+}
+
+function toPause(pause: Pause | null) {
+  if (pause === null) return undefined
+  return { by: pause.by, bySystem: pause.bySystem, reason: pause.reason, sinceTime: toTime(pause.at) }
 }
 
 export function toMachine(row: MachineRow): hub.Machine {
@@ -178,6 +86,16 @@ export function toMachine(row: MachineRow): hub.Machine {
     lastError: toLastError(row.last_error),
     attributes: toObject(row.attributes),
     seenTime: toTime(row.seen_at),
+    inUse: row.in_use,
+    ...(row.maintenance && { maintenanceDetails: toPause(maintenanceOf(row)) }),
+    ...(row.hold_at !== null && { hold: toPause(holdOf(row)) }),
+    ...(row.waiting_at !== null && {
+      waiting: {
+        message: row.waiting_for,
+        sinceTime: toTime(row.waiting_at),
+        deadlineTime: toTime(row.waiting_until_at),
+      },
+    }),
     createTime: toTime(row.created_at),
     updateTime: toTime(row.updated_at),
     etag: etag(row),
@@ -216,7 +134,7 @@ export function toMachineRequest(row: MachineRequestRow, details?: RequestDetail
     createInDoubt: row.create_in_doubt,
     progress: toProgress(row.progress),
     steps: (details?.steps ?? []).map((step) => ({
-      operation: wire.Operation[step.operation as 'PROVISION' | 'REINSTALL' | 'DEPROVISION'],
+      operation: wire.Operation[step.operation as RequestOperation],
       name: step.name,
       time: toTime(step.at),
     })),
@@ -224,6 +142,7 @@ export function toMachineRequest(row: MachineRequestRow, details?: RequestDetail
     lastError: toLastError(row.last_error),
     attributes: toObject(row.attributes),
     forgottenBy: row.forgotten_by ?? '',
+    adoptExternalId: row.adopt_external_id ?? '',
     createTime: toTime(row.created_at),
     updateTime: toTime(row.updated_at),
     etag: etag(row),
@@ -242,6 +161,12 @@ export function toHost(row: HostRow): hub.Host {
     labels: { ...row.labels },
     annotations: { ...row.annotations },
     protected: row.protected,
+    priority: toPriority(row.priority),
+    // Changes from before there were keys lack the column.
+    sshPublicKeys: [...((row.ssh_public_keys as readonly string[] | undefined) ?? [])],
+    expireTime: toTime(row.expires_at),
+    // Changes from before there were sets lack the column.
+    hostSet: (row.host_set_name ?? null) === null ? '' : hostSetName(row.workspace_name, row.host_set_name ?? ''),
     state: hostStateNumbers[row.state],
     stateMessage: row.state_message,
     conditions: toConditions(row.conditions),
@@ -281,5 +206,7 @@ export function toEvent(row: EventRow): hub.Event {
     severity: toSeverity(row.severity),
     actor: row.actor,
     requestId: row.request_id,
+    ...(row.count > 1 && { count: BigInt(row.count) }),
+    lastTime: toTime(row.last_at),
   })
 }

@@ -2,9 +2,10 @@ import type { HandlerContext } from '@connectrpc/connect'
 import { ChangeType } from '@slipway/proto/hub/v1'
 import { HubError } from '../domain/error/errors.js'
 import { decodeRevision, encodeRevision, readConsistently, refuseCompacted, reviveRow } from '../store/changes.js'
-import type { Tx } from '../store/database.js'
+import type { Db, Tx } from '../store/database.js'
 import type { ChangeRow, WatchedResource } from '../store/tables.js'
-import type { ApiDeps } from './context.js'
+import { visibleAmong } from '../store/scopes.js'
+import { databaseOf, scopesOfCall, type ApiDeps } from './context.js'
 import type { Feed } from './feed.js'
 
 /** How many resources a message carries at most. */
@@ -35,7 +36,7 @@ export interface WatchParts {
 }
 
 /** What exists, where no revision is given, and then every change after it, in commit order, once. */
-export async function* watchResources<Row>(
+export async function* watchResources<Row extends { readonly id: string }>(
   parts: WatchParts,
   context: HandlerContext,
   order: WatchOrder<Row>,
@@ -44,7 +45,7 @@ export async function* watchResources<Row>(
   const signal = AbortSignal.any([context.signal, parts.draining])
   let from
   if (order.revision === '') {
-    const { rows, revision } = await readExisting(deps, order)
+    const { rows, revision } = await readExisting(databaseOf(deps, context), order)
     const text = encodeRevision(deps.epoch, revision)
     for (let index = 0; index < rows.length; index += chunk) {
       const changes = rows.slice(index, index + chunk).map((row) => ({ type: ChangeType.EXISTING, row }))
@@ -57,10 +58,11 @@ export async function* watchResources<Row>(
     await refuseCompacted(deps.db, 'changes', from)
   }
   for await (const batch of feed.watch(from, signal, deps.config.watchHeartbeatMs)) {
-    const changes = batch.rows
+    const told = batch.rows
       .filter((change) => change.resource === order.resource)
       .map((change) => ({ type: changeTypes[change.op], row: reviveRow<Row>(change.doc) }))
       .filter(({ row }) => order.matches(row))
+    const changes = await visibleOf(deps, context, order.resource, told)
     // Several changes of one commit go in one message, as far as they came in one batch.
     if (changes.length > 0 || batch.rows.length === 0) yield { changes, revision: batch.revision, synced: false }
   }
@@ -68,8 +70,22 @@ export async function* watchResources<Row>(
     throw new HubError('DRAINING', 'this replica is shutting down; resume on another one', { retryAfterMs: 100 })
 }
 
-async function readExisting<Row>(deps: ApiDeps, order: WatchOrder<Row>) {
-  return readConsistently(deps.db, async (tx, revision) => {
+/** What all watchers are told together is looked up again for each that may not see everything. */
+async function visibleOf<Change extends { readonly row: { readonly id: string } }>(
+  deps: ApiDeps,
+  context: HandlerContext,
+  resource: WatchedResource,
+  changes: readonly Change[],
+): Promise<readonly Change[]> {
+  const scopes = scopesOfCall(context)
+  if (scopes === undefined || changes.length === 0) return changes
+  const ids = [...new Set(changes.map(({ row }) => row.id))]
+  const visible = await visibleAmong(databaseOf(deps, context), resource, ids, scopes)
+  return changes.filter(({ row }) => visible.has(row.id))
+}
+
+async function readExisting<Row>(db: Db, order: WatchOrder<Row>) {
+  return readConsistently(db, async (tx, revision) => {
     const rows: Row[] = []
     for (;;) {
       const page = await order.existing(tx, rows.at(-1), existingPage)

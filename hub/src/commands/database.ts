@@ -1,9 +1,11 @@
 import { join } from 'node:path'
-import { duration, readConfig, type HubConfig } from '../config.js'
+import { duration, readConfig, readKeys, type HubConfig } from '../config.js'
+import { keyringOf } from '../hub.js'
 import { createClientToken, listClientTokens, revokeClientToken } from '../store/client-tokens.js'
 import { openDatabase, type Db } from '../store/database.js'
 import { startEmbeddedDatabase } from '../store/embedded.js'
 import { migrate } from '../store/migrate.js'
+import { countKeyUse } from '../store/sealed-values.js'
 
 type Flags = Readonly<Record<string, string | boolean | undefined>>
 
@@ -62,5 +64,21 @@ export function runTokenRevoke(id: string, flags: Flags): Promise<void> {
     if (!(await revokeClientToken(db, id)))
       throw new Error(`there is no token ${id}; \`slipway-hub token list\` shows them`)
     console.error(`Token ${id} is revoked.`)
+  })
+}
+
+/** Shows which key-encryption keys are given and how many values each of them wraps: one that wraps none can be taken away. */
+export function runKeys(flags: Flags): Promise<void> {
+  return withDatabase(flags, async (db, config) => {
+    const keyring = await keyringOf(readKeys(config, process.env))
+    const uses = await countKeyUse(db)
+    const ids = [...new Set([...keyring.keyIds, ...uses.map((use) => use.keyId)])]
+    for (const id of ids) {
+      const standing = id === keyring.activeKeyId ? 'active' : keyring.keyIds.includes(id) ? 'given' : 'MISSING'
+      const ofKey = uses.filter((use) => use.keyId === id)
+      const total = ofKey.reduce((sum, use) => sum + use.count, 0)
+      const where = ofKey.map((use) => `${use.where} ${use.count}`).join(', ')
+      console.log([id, standing.padEnd(7), `wraps ${total}`, where].filter((part) => part !== '').join('  '))
+    }
   })
 }

@@ -1,4 +1,4 @@
-import { readConfig, readKey, type HubConfig } from '../config.js'
+import { readConfig, readKeys, type HubConfig } from '../config.js'
 import { startHub } from '../hub.js'
 import { createLogger } from '../observe/log.js'
 
@@ -11,7 +11,7 @@ export async function serve(
   flags: Readonly<Record<string, string | boolean | undefined>>,
 ): Promise<number> {
   const config = readConfig(mode, flags, process.env)
-  const key = readKey(config, process.env)
+  const keys = readKeys(config, process.env)
   const log = createLogger({ level: config.logLevel })
   const major = Number(process.versions.node.split('.')[0])
   if (unfixedLines.includes(major))
@@ -20,7 +20,7 @@ export async function serve(
     log.fatal({ err: error }, 'unhandled rejection')
     process.exit(1)
   })
-  const hub = await startHub(config, key, log)
+  const hub = await startHub(config, keys, log)
   if (hub.bootstrapToken !== undefined) {
     process.stdout.write(
       `\nThe first client token. It is shown this once:\n\n  ${hub.bootstrapToken}\n\nslipway login --server ${hub.apiUrl} --token-file -\n\n`,

@@ -54,6 +54,8 @@ const capabilityNames: Readonly<Record<number, DomainCapability>> = {
   [Capability.LIST]: 'LIST',
   [Capability.REMOVE_ORPHAN]: 'REMOVE_ORPHAN',
   [Capability.RESCUE]: 'RESCUE',
+  [Capability.CONSOLE]: 'CONSOLE',
+  [Capability.ADOPT]: 'ADOPT',
 }
 
 /** Capabilities that this hub knows; others are ignored. */
@@ -88,6 +90,8 @@ const operations = {
   INSPECT: Operation.INSPECT,
   CLEAN: Operation.CLEAN,
   POWER: Operation.POWER,
+  ADOPT: Operation.ADOPT,
+  UNADOPT: Operation.UNADOPT,
 } as const
 
 function toOperation(name: string | null): Operation {
@@ -155,6 +159,9 @@ export function fromHardware(hardware: Hardware): facts.Hardware {
     ...(hardware.model !== '' && { model: hardware.model }),
     ...(hardware.serial !== '' && { serial: hardware.serial }),
     ...(hardware.details !== undefined && { details: hardware.details }),
+    ...(hardware.nics > 0 && { nics: hardware.nics }),
+    ...(hardware.uuid !== '' && { uuid: hardware.uuid.toLowerCase() }),
+    ...(hardware.macs.length > 0 && { macs: hardware.macs }),
   }
 }
 
@@ -191,7 +198,7 @@ function fromObserved(observed: Observed): ObservedFacts {
 }
 
 export function fromReport(report: Report): ReportFacts {
-  const { step, progress, observed, failure, completed } = report
+  const { step, progress, observed, failure, completed, waiting } = report
   return {
     ...(step !== undefined && {
       step: {
@@ -214,6 +221,14 @@ export function fromReport(report: Report): ReportFacts {
       completed: {
         operation: fromOperation(completed.operation),
         operationGeneration: Number(completed.operationGeneration),
+      },
+    }),
+    ...(waiting !== undefined && {
+      waiting: {
+        operation: fromOperation(waiting.operation),
+        operationGeneration: Number(waiting.operationGeneration),
+        timeoutMs: toMs(waiting.timeout),
+        message: waiting.message,
       },
     }),
   }
@@ -261,6 +276,7 @@ export function toMachineSpec(row: MachineRequestRow, secrets: BootstrapSecrets 
       phoneHomeUrl: phoneHome ? `${secrets.publicUrl}/phone-home` : '',
       phoneHomePathUrl: phoneHome ? `${secrets.publicUrl}/phone-home/${secrets.phoneHomeToken}` : '',
       phoneHomeToken: phoneHome ? secrets.phoneHomeToken : '',
+      sshPublicKeys: [...(row.spec.sshPublicKeys ?? [])],
     },
     host: {
       host: row.host_name,
@@ -269,6 +285,7 @@ export function toMachineSpec(row: MachineRequestRow, secrets: BootstrapSecrets 
       machineClass: row.class_name,
       labels: { ...row.spec.labels },
     },
+    adoptExternalId: row.adopt_external_id ?? '',
   })
 }
 
@@ -300,6 +317,12 @@ function toRescue({ revision, sshKeys, sshPublicKeys }: RescueWish) {
   return { revision: BigInt(revision), sshKeys: [...sshKeys], sshPublicKeys: [...sshPublicKeys] }
 }
 
+function toPresence({ operation, desired_presence: desired }: MachineRequestRow): Presence {
+  // What is let go of may stay, or go: that is nothing to us.
+  if (operation === 'UNADOPT') return Presence.UNSPECIFIED
+  return desired === 'PRESENT' ? Presence.PRESENT : Presence.ABSENT
+}
+
 /** The wish for a machine request. */
 export function toRequestDesired(
   row: MachineRequestRow,
@@ -310,26 +333,33 @@ export function toRequestDesired(
     generation: BigInt(row.generation),
     operation: toOperation(row.operation),
     operationGeneration: BigInt(row.operation_generation),
-    presence: row.desired_presence === 'PRESENT' ? Presence.PRESENT : Presence.ABSENT,
-    power: toPower(row.desired_power),
+    presence: toPresence(row),
+    // Before it is ours nobody switches it.
+    power:
+      row.adopt_external_id !== null && row.provisioned_at === null
+        ? PowerState.UNSPECIFIED
+        : toPower(row.desired_power),
     reboots: BigInt(row.reboots),
     reinstalls: BigInt(row.reinstalls),
     ...(row.rescue !== null && { rescue: toRescue(row.rescue) }),
     spec: toMachineSpec(row, secrets),
     ...(machine !== undefined && { machine: toStaticMachine(machine) }),
+    paused: row.paused_at !== null,
   })
 }
 
-/** The wish for a static machine's own work. Without a person's wish, power is what its operation makes of it. */
+/** The wish for a static machine's own work. Without a person's wish, power is what its operation makes of it; a machine that waits for its next host is off. */
 export function toMachineDesired(row: MachineRow): Desired {
   return create(DesiredSchema, {
     generation: BigInt(row.generation),
     operation: toOperation(row.operation),
     operationGeneration: BigInt(row.operation_generation),
     presence: Presence.PRESENT,
-    power: toPower(row.desired_power),
-    reboots: BigInt(row.reboots),
+    // What is wished of a machine with a host is its request's affair.
+    power: row.request_id === null ? toPower(row.desired_power ?? (row.state === 'AVAILABLE' ? 'OFF' : null)) : 0,
+    reboots: BigInt(row.request_id === null ? row.reboots : row.reboots_done),
     machine: toStaticMachine(row),
+    paused: row.paused_at !== null,
   })
 }
 
@@ -395,7 +425,7 @@ export function toOrderQuestion(order: OrderToValidate): OrderQuestion {
     location: order.location,
     shape: toShape(order.shape),
     providerData: order.providerData as ProtoJsonObject,
-    bootstrap: { hostname: order.hostname },
+    bootstrap: { hostname: order.hostname, sshPublicKeys: [...order.sshPublicKeys] },
     host: {
       host: order.hostName,
       workspace: order.workspace,
@@ -403,6 +433,7 @@ export function toOrderQuestion(order: OrderToValidate): OrderQuestion {
       labels: { ...order.labels },
     },
   })
+  if (order.adoptExternalId !== undefined) return { spec: { ...spec, adoptExternalId: order.adoptExternalId } }
   if (order.reinstall === undefined) return { spec }
   const { externalId, providerData } = order.reinstall
   return {

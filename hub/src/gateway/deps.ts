@@ -12,6 +12,8 @@ export interface GatewayConfig {
   readonly gatewayPort: number
   /** DNS names and IP addresses that instances may use to reach this replica; they go into its certificate. */
   readonly gatewayNames: readonly string[]
+  /** Where other replicas reach this one's gateway, host:port. Empty: where it listens. */
+  readonly replicaAddress: string
   /** The client API's base URL as booted machines reach it. */
   readonly publicUrl: string
   /** A lease is good for this long after the last heartbeat. */
@@ -26,6 +28,8 @@ export interface GatewayConfig {
   readonly orphanRestoreGraceMs: number
   /** An instance has this long to remove an orphan; then the order is given again. */
   readonly orphanRemovalTimeoutMs: number
+  /** How often a silent console is said to be silent. */
+  readonly watchHeartbeatMs: number
   /** A frame may be this large. */
   readonly maxMessageBytes: number
 }

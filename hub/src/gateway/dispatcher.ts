@@ -4,7 +4,9 @@ import { ClaimedSchema, DesiredChangedSchema, ItemRefSchema } from '@slipway/pro
 import { inStatement } from '../store/database.js'
 import type { MachineRequestRow } from '../store/tables.js'
 import {
-  claimDueItems,
+  claimAlone,
+  claimShared,
+  creditsAt,
   loadItemDetails,
   takeChangedWishes,
   takeHeldItems,
@@ -97,7 +99,12 @@ export class Dispatcher {
   async #claim(providers: ReadonlySet<string>): Promise<boolean> {
     const credits = this.#registry.credits(providers)
     if (credits.length === 0) return false
-    const { items, takenUp } = await inStatement(this.#deps.db, (db) => claimDueItems(db, credits), 'claim')
+    const alone = await inStatement(this.#deps.db, (db) => claimAlone(db, credits), 'claim')
+    const rivals = creditsAt(credits, alone.contested)
+    const shared =
+      rivals.length === 0 ? undefined : await inStatement(this.#deps.db, (db) => claimShared(db, rivals), 'claim')
+    const items = [...alone.items, ...(shared?.items ?? [])]
+    const takenUp = [...alone.takenUp, ...(shared?.takenUp ?? [])]
     if (items.length === 0) return false
     // Once the claim stands, nobody else can store anything of the item: what is read now is what its holder has to know.
     const details = await loadItemDetails(this.#deps.db, items, takenUp)
@@ -105,7 +112,9 @@ export class Dispatcher {
     this.#followUp(takenUp.length > 0)
     const claimedBy = new Map<string, number>()
     for (const item of items) claimedBy.set(item.sessionId, (claimedBy.get(item.sessionId) ?? 0) + 1)
-    return credits.some((credit) => claimedBy.get(credit.sessionId) === credit.credit)
+    return (
+      items.length > alone.items.length || credits.some((credit) => claimedBy.get(credit.sessionId) === credit.credit)
+    )
   }
 
   /** Tells sessions of everything that is theirs by the records. What they know already does them no harm. */

@@ -14,7 +14,7 @@ import { HubError } from '../domain/error/errors.js'
 import { checkSchemas } from '../domain/provider/schemas.js'
 import { inTransaction, type Tx } from '../store/database.js'
 import { appendEvents } from '../store/events.js'
-import { readProviderSecrets } from '../store/provider-secrets.js'
+import { readProviderSettings, recordConfiguredVersion } from '../store/provider-credentials.js'
 import { introduceProvider, openSession } from '../store/sessions.js'
 import type { ProviderRow } from '../store/tables.js'
 import { fromCapabilities, toMs } from './convert.js'
@@ -30,7 +30,10 @@ const assumedEffectTimeoutMs = 10 * 60_000
 export interface Opened {
   readonly identity: SessionIdentity
   readonly welcome: Welcome
+  /** That which it was welcomed with. */
   readonly configVersion: number
+  /** There is a newer one, to be told next. */
+  readonly hasNewerConfig: boolean
   /** Items that are bound to the session from the start. */
   readonly bound: readonly { readonly ref: ItemRef; readonly fence: number }[]
   /** Sessions that this one takes the place of. */
@@ -81,7 +84,10 @@ export async function openBy(
     'session-open',
   )
   deps.wake.signal({ kind: 'change' })
-  const secrets = await readProviderSecrets(deps.db, deps.keyring, provider.id)
+  const { wanted, kept } = await readProviderSettings(deps.db, deps.keyring, provider.id)
+  // While new credentials are not proven, an instance begins with those that worked, and is told the new ones next: its answer tells whether they do.
+  const secrets = kept ?? wanted
+  await recordConfiguredVersion(deps.db, sessionId, secrets.version)
   const welcome = create(WelcomeSchema, {
     protocolVersion,
     sessionId,
@@ -113,6 +119,7 @@ export async function openBy(
     },
     welcome,
     configVersion: secrets.version,
+    hasNewerConfig: kept !== undefined,
     bound: hello.holds.flatMap((held) =>
       held.item !== undefined && bound.has(held.item.id) ? [{ ref: held.item, fence: Number(held.fence) }] : [],
     ),

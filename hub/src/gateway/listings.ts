@@ -94,6 +94,8 @@ export class Listings {
       labels: machine.labels,
       providerData: (machine.providerData ?? {}) as never,
       addresses: fromAddresses(machine.addresses),
+      acceptedByRule: machine.acceptedByRule,
+      inUse: machine.inUse,
     }))
     listing.externalIds.push(...seen.map((machine) => machine.externalId))
     await this.#store(async (tx) => {

@@ -9,10 +9,14 @@ import {
   type RenewRequest,
   type RenewResponse,
 } from '@slipway/proto/provider/v1'
+import { ReplicaService } from '@slipway/proto/replica/v1'
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf'
 import { HealthImplementation } from 'grpc-health-check'
 import { HubError } from '../domain/error/errors.js'
 import type { GatewayDeps } from './deps.js'
+import { ConsoleArrivals, type CarryCall } from './console-arrivals.js'
+import { ConsoleCarrier } from './console-carrier.js'
+import { ConsoleDesk } from './console-desk.js'
 import { enroll, renew } from './enrolment.js'
 import type { OrderQuestion } from './convert.js'
 import { serviceDefinition } from './grpc-adapter.js'
@@ -20,6 +24,7 @@ import { listen, type Listener } from './listener.js'
 import type { LiveVerdict } from './live-validator.js'
 import type { SessionStream } from './outbox.js'
 import { identifyPeer } from './peer.js'
+import { replicaAddress } from './replica-address.js'
 import { addReflection } from './reflection.js'
 import { SessionHost } from './session-host.js'
 import { toServiceError } from './status.js'
@@ -31,11 +36,18 @@ export interface Gateway {
   readonly port: number
   /** Asks a connected instance whether it would refuse an order. */
   validate(providerId: string, question: OrderQuestion, deadlineMs: number): Promise<LiveVerdict>
+  /** Machines' consoles, on whichever replica their provider is connected to. */
+  readonly consoles: ConsoleDesk
   /** How many sessions are open on this replica. */
   sessionCount(): number
   /** Asks all instances to move, waits for them for so long, and closes. Nothing that they hold is lost. */
   drain(deadlineMs: number): Promise<void>
 }
+
+/** A reader who takes nothing for this long is cut off. */
+const readerIdleMs = 60_000
+/** How many consoles may be read on a replica at once: each may have its window of bytes waiting. */
+const maxConsoleReaders = 256
 
 /** Serves providers: enrolment, renewal and sessions, with health and reflection. */
 export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
@@ -52,21 +64,36 @@ export async function startGateway(deps: GatewayDeps): Promise<Gateway> {
   health.addToServer(server)
   addReflection(server, [ProviderService])
   server.addService(serviceDefinition(ProviderService), implementation(deps, sessions))
+  let address = ''
+  const arrivals = new ConsoleArrivals(deps.wake, deps.hubId, () => address)
+  server.addService(serviceDefinition(ReplicaService), { carryConsole: (call: CarryCall) => arrivals.accept(call) })
   const listener = await listen(
     server,
     deps.authority,
     { host: deps.config.gatewayHost, port: deps.config.gatewayPort, names: deps.config.gatewayNames },
     log,
   )
+  address = replicaAddress(deps.config.replicaAddress, listener)
+  const carrier = new ConsoleCarrier(sessions.registry, deps.authority, deps.wake, log)
+  const consoles = new ConsoleDesk({
+    db: deps.db,
+    openLine: async (sessionId, order, sink, signal) =>
+      sessions.registry.get(sessionId)?.openConsole(order, sink) ?? arrivals.open(sessionId, order, sink, signal),
+    silenceMs: deps.config.watchHeartbeatMs,
+    readerIdleMs,
+    maxReaders: maxConsoleReaders,
+  })
   log.info({ host: listener.host, port: listener.port }, 'gateway listens')
   return {
     host: listener.host,
     port: listener.port,
     validate: (providerId, question, deadlineMs) => sessions.validate(providerId, question, deadlineMs),
+    consoles,
     sessionCount: () => sessions.count,
     drain: async (deadlineMs) => {
       health.setStatus('', 'NOT_SERVING')
       health.setStatus(ProviderService.typeName, 'NOT_SERVING')
+      carrier.stop()
       await closeAll(server, listener, sessions, deadlineMs)
     },
   }

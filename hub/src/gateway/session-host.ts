@@ -1,6 +1,6 @@
 import { HubError } from '../domain/error/errors.js'
 import { liveConfigVersion } from '../store/provider-facts.js'
-import { readProviderSecrets } from '../store/provider-secrets.js'
+import { readProviderSettings } from '../store/provider-credentials.js'
 import { findLostClaims } from '../store/sessions.js'
 import type { GatewayDeps } from './deps.js'
 import { Dispatcher } from './dispatcher.js'
@@ -19,7 +19,8 @@ const providerSweepMs = 10_000
 
 /** All sessions of this replica, and what serves them. It knows streams, and nothing of the network that brings them. */
 export class SessionHost {
-  readonly #registry = new SessionRegistry()
+  /** The sessions that are open here. */
+  readonly registry = new SessionRegistry()
   readonly #dispatcher: Dispatcher
   readonly #courier: OrphanCourier
   readonly #workLog: WorkLog
@@ -30,24 +31,24 @@ export class SessionHost {
 
   constructor(deps: GatewayDeps) {
     const log = deps.log.child({ component: 'gateway' })
-    this.#dispatcher = new Dispatcher(deps, this.#registry)
-    this.#courier = new OrphanCourier(deps, this.#registry)
+    this.#dispatcher = new Dispatcher(deps, this.registry)
+    this.#courier = new OrphanCourier(deps, this.registry)
     this.#workLog = new WorkLog(deps.db, deps.wake, log)
     this.#heartbeats = new Heartbeats({
       db: deps.db,
       leaseMs: deps.config.leaseMs,
       log,
-      onLost: (id) => this.#registry.get(id)?.end('the lease of this session is over; connect again with what is held'),
+      onLost: (id) => this.registry.get(id)?.end('the lease of this session is over; connect again with what is held'),
     })
     this.#parts = {
       deps,
-      registry: this.#registry,
+      registry: this.registry,
       dispatcher: this.#dispatcher,
       workLog: this.#workLog,
       heartbeats: this.#heartbeats,
       isDraining: () => this.#draining,
     }
-    this.#stopLooking = keepLooking(deps, this.#registry, this.#dispatcher, this.#courier)
+    this.#stopLooking = keepLooking(deps, this.registry, this.#dispatcher, this.#courier)
   }
 
   /** Serves one instance's stream, from its first byte to its last. */
@@ -57,12 +58,12 @@ export class SessionHost {
 
   /** Asks a connected instance whether it would refuse an order. */
   validate(providerId: string, question: OrderQuestion, deadlineMs: number): Promise<LiveVerdict> {
-    return validateLive(this.#registry, providerId, question, deadlineMs)
+    return validateLive(this.registry, providerId, question, deadlineMs)
   }
 
   /** How many sessions are open. */
   get count(): number {
-    return this.#registry.all().length
+    return this.registry.all().length
   }
 
   /** Asks all instances to move, and waits for them, and for all that they said to be stored; at the deadline no longer for the instances. */
@@ -70,7 +71,7 @@ export class SessionHost {
     this.#draining = true
     this.#stopLooking()
     await Promise.all([this.#dispatcher.stop(), this.#courier.stop()])
-    for (const session of this.#registry.all()) session.drain('this replica is shutting down', deadlineMs)
+    for (const session of this.registry.all()) session.drain('this replica is shutting down', deadlineMs)
     const deadline = performance.now() + deadlineMs
     while (this.count > 0 && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, pollMs))
     await this.#workLog.idle()
@@ -160,6 +161,6 @@ async function refreshProvider(deps: GatewayDeps, registry: SessionRegistry, pro
   }
   const behind = sessions.filter((session) => session.configVersion < version)
   if (behind.length === 0) return
-  const message = await readProviderSecrets(deps.db, deps.keyring, providerId)
-  for (const session of behind) session.configure(message)
+  const { wanted } = await readProviderSettings(deps.db, deps.keyring, providerId)
+  for (const session of behind) session.configure(wanted)
 }

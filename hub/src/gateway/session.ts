@@ -11,6 +11,7 @@ import {
   type Heartbeat,
   type HubMessage,
   type ItemRef,
+  type OpenConsole,
   type ProviderMessage,
   type Release,
   type Report,
@@ -19,6 +20,7 @@ import {
 import type { Capability, ProviderKind } from '../domain/provider/provider.js'
 import type { WorkEntry } from '../store/reports.js'
 import type { BelievedClaim } from '../store/sessions.js'
+import { ConsoleLines, type ConsoleLine, type ConsoleSink } from './console-lines.js'
 import { fromReport, toMs, type OrderQuestion } from './convert.js'
 import type { Outbox } from './outbox.js'
 import type { WorkLog } from './work-log.js'
@@ -70,6 +72,7 @@ export class ProviderSession {
   /** Claims by item id. */
   readonly #held = new Map<string, { readonly ref: ItemRef; readonly fence: number }>()
   readonly #validations = new Map<string, (validated: Validated) => void>()
+  readonly #consoles: ConsoleLines
   #capacity = 0
   #draining = false
   #lastSequence = 0n
@@ -84,6 +87,10 @@ export class ProviderSession {
     this.#outbox = outbox
     this.#workLog = workLog
     this.#hooks = hooks
+    this.#consoles = new ConsoleLines(
+      (body) => this.send(body),
+      (message) => this.#hooks.violation(message),
+    )
   }
 
   /** How many more items the instance takes now. */
@@ -155,7 +162,15 @@ export class ProviderSession {
       case 'offerings':
       case 'configured':
       case 'orphanRemoval':
+      case 'calledBack':
+      case 'events':
         this.#hooks.providerMessage(body)
+        return
+      case 'consoleData':
+        this.#consoles.data(body.value)
+        return
+      case 'consoleClosed':
+        this.#consoles.closed(body.value)
         return
       case 'hello':
         this.#hooks.violation('Hello may come only once, as the first message')
@@ -182,6 +197,16 @@ export class ProviderSession {
         value: create(ValidateSchema, { ...question, validationId, deadline: durationFromMs(deadlineMs) }),
       })
     })
+  }
+
+  /** Asks the instance for a machine's console. @throws HubError CONSOLE_BUSY. */
+  openConsole(order: OpenConsole, sink: ConsoleSink): ConsoleLine {
+    return this.#consoles.open(order, sink)
+  }
+
+  /** The stream is over: nothing that hangs on it goes on. */
+  over(): void {
+    this.#consoles.over()
   }
 
   configure(message: { readonly version: number; readonly config: object; readonly credentials: object }): void {
@@ -235,7 +260,11 @@ export class ProviderSession {
     const body =
       release.outcome.case === 'settledGeneration'
         ? ({ kind: 'settled', generation: Number(release.outcome.value) } as const)
-        : ({ kind: 'retry', afterMs: toMs(release.outcome.value) } as const)
+        : ({
+            kind: 'retry',
+            afterMs: toMs(release.outcome.value),
+            generation: Number(release.generation),
+          } as const)
     const entry = this.#entry(itemId, release.fence, body)
     void this.#workLog.submit(entry).then(() => this.#letGo(itemId, entry.fence))
   }

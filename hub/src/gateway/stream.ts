@@ -27,6 +27,7 @@ import { recordConfigured, recordHeartbeatFacts } from './provider-facts.js'
 import type { SessionRegistry } from './registry.js'
 import { ProviderSession } from './session.js'
 import { toServiceError } from './status.js'
+import { Told } from './told.js'
 import type { WorkLog } from './work-log.js'
 
 const firstMessageTimeoutMs = 10_000
@@ -157,12 +158,14 @@ export class StreamHandler {
       'provider connected',
     )
     dispatcher.request(session.providerId)
+    if (opened.hasNewerConfig) deps.wake.signal({ kind: 'provider', providerId: session.providerId })
   }
 
   #makeSession(identity: ConstructorParameters<typeof ProviderSession>[0]): ProviderSession {
     const { deps, dispatcher, workLog, heartbeats } = this.#parts
     const provider = { id: identity.providerId, name: identity.providerName, kind: identity.kind }
     const listings = new Listings(deps, identity.id, provider)
+    const told = new Told(deps, identity.id, provider)
     const attempt = (what: string, work: Promise<void>) =>
       void work.catch((error: unknown) => {
         if (error instanceof SessionOver)
@@ -192,6 +195,8 @@ export class StreamHandler {
       providerMessage: (body) => {
         if (body.case === 'inventory') listings.inventory(body.value)
         else if (body.case === 'offerings') listings.offerings(body.value)
+        else if (body.case === 'events') told.events(body.value)
+        else if (body.case === 'calledBack') told.calledBack(body.value.externalIds)
         else if (body.case === 'configured')
           attempt('the answer to a configuration', recordConfigured(deps, identity.id, provider, body.value))
         else if (body.case === 'orphanRemoval')
@@ -209,7 +214,10 @@ export class StreamHandler {
     this.#closed = true
     this.#outbox.close()
     const session = this.#session
-    if (session !== undefined) this.#parts.registry.remove(session)
+    if (session !== undefined) {
+      this.#parts.registry.remove(session)
+      session.over()
+    }
     if (!clean) return
     this.#stream.end()
     if (session === undefined) return

@@ -17,8 +17,8 @@ const secretNames = [
   'key',
 ]
 
-/** Anything that looks like one of our tokens, wherever it stands in a text. */
-const tokenPattern = /\bsw[cjb]_[0-9a-f]{8,}_[0-9a-f]+(?:_[0-9a-f]+)?/g
+/** Anything that looks like one of our tokens, or like somebody's signed one, wherever it stands in a text. */
+const tokenPattern = /\bsw[cusjb]_[0-9a-f]{8,}_[0-9a-f]+(?:_[0-9a-f]+)?|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*/g
 
 /**
  * Makes the process's log: JSON lines. Secrets are not passed to it in the first place; names that would hold one, and texts that look like a token, are

@@ -7,6 +7,7 @@ import { reconcileHosts } from './host/batch.js'
 import { startLoop } from './loop.js'
 import { sweepSessions } from './session/sweep.js'
 import { sweepStuck } from './stuck/sweep.js'
+import { sweepWaits } from './wait/sweep.js'
 
 const batchSize = 100
 /** Whoever takes hosts and dies loses them to others after this long. */
@@ -68,9 +69,12 @@ function makeHostRound(deps: ReconcilerDeps): () => Promise<number> {
 function makeSweepRound(deps: ReconcilerDeps): (turn: Turn) => Promise<number> {
   const watchMs = deps.config.leaseMs / 2
   let rounds = 0
+  let graceUntil: Date | undefined
   return async (turn) => {
     if (turn.lease.heldMs < watchMs) return watchMs - turn.lease.heldMs
     await sweepSessions(deps, turn)
+    graceUntil ??= new Date((await databaseNow(deps.db)).getTime() + (deps.config.startGraceMs ?? defaultStartGraceMs))
+    await sweepWaits(deps, turn, graceUntil)
     if (rounds++ % stuckEverySweeps === 0) await sweepStuck(deps, turn)
     return deps.config.sweepMs
   }

@@ -6,13 +6,14 @@ import type { HostDecision, HostView } from '../../domain/host/record.js'
 import { inTransaction, type Tx } from '../../store/database.js'
 import { appendEvents, hubCause } from '../../store/events.js'
 import { databaseNow, lockHosts, saveHosts, seeNewHost, type SeenHost } from '../../store/host-reconcile.js'
+import { adoptRequest } from '../../store/adoption.js'
 import { cancelRequest, deleteSecrets, deprovisionRequest } from '../../store/host-requests.js'
+import { releaseCharges, type LimitBook } from '../../store/limit-book.js'
 import { finishHosts, startSchedules, type NextLook, type TakenHost } from '../../store/host-schedule.js'
 import type { NewHostRow } from '../../store/hosts.js'
-import type { HostRow } from '../../store/tables.js'
 import type { WakeTopic } from '../../store/wake.js'
 import type { ReconcilerDeps } from '../deps.js'
-import { Placing } from './placing.js'
+import { Placing, type PlaceWish } from './placing.js'
 
 /** The step in which the reconciler itself failed. */
 const reconcileStep = 'reconcile'
@@ -58,23 +59,21 @@ async function reconcileTogether(deps: ReconcilerDeps, taken: readonly TakenHost
         ...changed.map((host): [string, number] => [host.hostId, changedPauseMs]),
       ])
       // They need nothing of one another, and travel together; locks are still taken in their order.
-      const [saved] = await Promise.all([
+      const [stored] = await Promise.all([
         storeAll(tx, done),
+        releaseCharges(tx, releasedBy(done.saves)),
         finishHosts(
           tx,
           taken.map((host) => ({ ...host, inMs: looks.get(host.hostId) ?? null })),
         ),
       ])
-      return wakeFor(done, saved)
+      return wakeFor(done, stored)
     },
     'reconcile',
     { readsFirst: true },
   )
   deps.wake.signal(...wake)
 }
-
-/** What a place is looked for by. */
-export type PlaceWish = Pick<HostRow, 'class_spec' | 'placement'>
 
 /**
  * Looks at new hosts in the very transaction that stores them, so that a provider can have their requests as soon as the order is accepted.
@@ -86,17 +85,18 @@ export function prepareFirstLook(
   deps: ReconcilerDeps,
   tx: Tx,
   expected: readonly PlaceWish[],
+  limits: Promise<LimitBook>,
 ): {
   readonly ready: Promise<void>
   readonly look: (hosts: readonly NewHostRow[]) => Promise<readonly WakeTopic[]>
 } {
-  const placing = new Placing(deps, tx)
+  const placing = new Placing(deps, tx, limits)
   return {
     ready: placing.expect(expected),
     look: async (hosts) => {
       const done = await decideAll(tx, placing, hosts.map(seeNewHost))
       const looks = new Map(done.looks)
-      await Promise.all([
+      const [{ others }] = await Promise.all([
         storeAll(tx, done),
         startSchedules(
           tx,
@@ -108,7 +108,7 @@ export function prepareFirstLook(
         ),
       ])
       const soon = done.looks.some(([, inMs]) => inMs < deps.config.sweepMs)
-      return [...wakeFor(done, true), ...(soon ? [{ kind: 'host' as const }] : [])]
+      return [...wakeFor(done, { saved: true, others }), ...(soon ? [{ kind: 'host' as const }] : [])]
     },
   }
 }
@@ -132,7 +132,10 @@ interface Save {
 async function decideAll(tx: Tx, placing: Placing, seen: readonly SeenHost[]): Promise<Decided> {
   const decisions = seen.map((host) => ({ host, decision: decideHost(withoutDefect(host.view)) }))
   const toPlace = decisions.filter(({ decision }) => decision.action.kind === 'place').map(({ host }) => host)
-  await placing.expect(toPlace.map(({ row }) => row))
+  await placing.expect(
+    toPlace.map(({ row }) => row),
+    toPlace.map(({ row }) => row),
+  )
   const events: EventDraft[] = []
   const looks: [string, number][] = []
   const providers = new Set<string>()
@@ -148,10 +151,16 @@ async function decideAll(tx: Tx, placing: Placing, seen: readonly SeenHost[]): P
   return { looks, events, providers, placing, replacedRequestIds, saves }
 }
 
-/** Returns whether any host has changed. */
-async function storeAll(tx: Tx, { placing, replacedRequestIds, saves, events }: Decided): Promise<boolean> {
-  const [, saved] = await Promise.all([
-    placing.finish(replacedRequestIds),
+/** What was stored: whether any host has changed, and whether others are to be looked at now. */
+interface Stored {
+  readonly saved: boolean
+  readonly others: boolean
+}
+
+async function storeAll(tx: Tx, { placing, replacedRequestIds, saves, events }: Decided): Promise<Stored> {
+  const now = saves[0]?.host.view.now ?? new Date(0)
+  const [others, saved] = await Promise.all([
+    placing.finish(replacedRequestIds, now),
     saveHosts(
       tx,
       saves.map(({ host, decision }) => ({ before: host.view.host, after: decision.host })),
@@ -159,11 +168,12 @@ async function storeAll(tx: Tx, { placing, replacedRequestIds, saves, events }: 
     forgetSecrets(tx, saves),
     appendEvents(tx, hubCause, events),
   ])
-  return saved
+  return { saved, others }
 }
 
-function wakeFor({ providers, events }: Decided, saved: boolean): readonly WakeTopic[] {
+function wakeFor({ providers, events }: Decided, { saved, others }: Stored): readonly WakeTopic[] {
   return [
+    ...(others ? [{ kind: 'host' as const }] : []),
     ...[...providers].map((providerId) => ({ kind: 'work' as const, providerId })),
     ...(saved || events.length > 0 ? [{ kind: 'change' as const }] : []),
   ]
@@ -188,12 +198,22 @@ async function execute(
         ...decision,
         events: [...decision.events, ...(await cancelRequest(tx, decision.host, request, action.lastError))],
       }
+    case 'adopt':
+      await adoptRequest(tx, request)
+      return decision
     case 'deprovision':
       return {
         ...decision,
         events: [...decision.events, ...(await deprovisionRequest(tx, decision.host, request, action.failure))],
       }
   }
+}
+
+/** The hosts that end with these decisions. */
+function releasedBy(saves: readonly Save[]): readonly string[] {
+  return saves.flatMap(({ host, decision }) =>
+    decision.host.state === 'RELEASED' && host.view.host.state !== 'RELEASED' ? [host.row.id] : [],
+  )
 }
 
 async function forgetSecrets(tx: Tx, saves: readonly Save[]): Promise<void> {
