@@ -13,6 +13,8 @@ export interface SavedContext {
   readonly token: string
   readonly workspace?: string
   readonly caFile?: string
+  /** Of a session of somebody who signed in: where, and until when it lasts (ISO 8601). Absent: the token was given. */
+  readonly signedIn?: { readonly issuer: string; readonly until?: string }
 }
 
 export interface ContextFile {
@@ -71,7 +73,7 @@ export function chooseConnection(flags: ConnectionFlags, env: Environment): Conn
   if (server === undefined || server === '') {
     throw new CliError(
       exitCodes.auth,
-      'no hub is known: `slipway login --server URL --token-file FILE`, or set SLIPWAY_SERVER and SLIPWAY_TOKEN',
+      'no hub is known: `slipway login --server URL`, or set SLIPWAY_SERVER and SLIPWAY_TOKEN',
     )
   }
   return {

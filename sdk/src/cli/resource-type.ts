@@ -1,6 +1,6 @@
 import type { DescMessage, Message } from '@bufbuild/protobuf'
 import { timestampDate, type Timestamp } from '@bufbuild/protobuf/wkt'
-import type * as hub from '@slipway/proto/hub/v1'
+import * as hub from '@slipway/proto/hub/v1'
 import { PowerState, type Condition, type Price } from '@slipway/proto/provider/v1'
 import type { SlipwayClient } from '../client/client.js'
 import type { WatchUpdate } from '../client/watch.js'
@@ -78,6 +78,11 @@ export function age(time: Timestamp | undefined, now: number): string {
   return time === undefined ? '' : formatSpan(now - timestampDate(time).getTime())
 }
 
+/** A time to come, to the second; or nothing. */
+export function timeText(time: Timestamp | undefined): string {
+  return time === undefined ? '' : timestampDate(time).toISOString().replace(/\.\d+/, '')
+}
+
 /** `€0.0070/h`, or nothing. */
 export function priceText(price: Price | undefined): string {
   return price === undefined ? '' : `${formatMicros(price.hourlyMicros, price.currency)}/h`
@@ -122,3 +127,12 @@ export function stateNumbers(
 export const providerName = (id: string) => (id === '' ? [] : [id.includes('/') ? id : `providers/${id}`])
 export const className = (id: string) => (id === '' ? [] : [id.includes('/') ? id : `machineClasses/${id}`])
 export const collection = (prefix: string) => (id: string) => (id.includes('/') ? id : `${prefix}/${id}`)
+
+/** A priority by its name. @throws CliError. */
+export function parsePriority(word: string): hub.Priority {
+  const level = (hub.Priority as unknown as Readonly<Record<string, hub.Priority>>)[word.toUpperCase()]
+  if (typeof level === 'number' && level !== hub.Priority.UNSPECIFIED) return level
+  throw usageError(`there is no priority ${word}; there are low, normal and high`)
+}
+
+export const priorityText = (priority: hub.Priority) => (hub.Priority[priority] ?? '').toLowerCase()

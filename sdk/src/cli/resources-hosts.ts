@@ -11,6 +11,7 @@ import {
   priceText,
   providerName,
   stateNumbers,
+  timeText,
   type ListOptions,
   type ResourceType,
 } from './resource-type.js'
@@ -30,6 +31,8 @@ export const hosts: ResourceType<hub.Host> = {
     { heading: 'POWER', wide: true, value: (host) => powerText(host.power) },
     { heading: 'PRICE', value: (host) => priceText(host.price) },
     { heading: 'MACHINE', wide: true, value: (host) => idOf(host.machine) },
+    { heading: 'SET', wide: true, value: (host) => idOf(host.hostSet) },
+    { heading: 'EXPIRES', wide: true, value: (host) => timeText(host.expireTime) },
     { heading: 'WORKSPACE', wide: true, value: (host) => host.name.split('/')[1] ?? '' },
     { heading: 'AGE', value: (host, now) => age(host.createTime, now) },
     { heading: 'LAST ERROR', value: errorText },

@@ -36,6 +36,8 @@ export const machines: ResourceType<hub.Machine> = {
         [
           machine.cordoned ? 'cordoned' : '',
           machine.maintenance ? 'maintenance' : '',
+          machine.hold === undefined ? '' : 'held',
+          machine.inUse ? 'in-use' : '',
           machine.protected ? 'protected' : '',
         ]
           .filter((mark) => mark !== '')

@@ -4,6 +4,11 @@ import { Health } from '@slipway/proto/provider/v1'
 import { follow } from '../client/watch.js'
 import { age, collection, errorText, idOf, paged, stateNumbers, type ResourceType } from './resource-type.js'
 
+/** How many there are, and on how many counts something is not offered for a while. */
+function offeringsText({ offerings, holds }: hub.Provider): string {
+  return holds.length === 0 ? String(offerings.length) : `${offerings.length} (${holds.length} held)`
+}
+
 export const providers: ResourceType<hub.Provider> = {
   kind: 'Provider',
   singular: 'provider',
@@ -16,8 +21,12 @@ export const providers: ResourceType<hub.Provider> = {
     { heading: 'STATE', value: (provider) => hub.ProviderState[provider.state] },
     { heading: 'HEALTH', value: (provider) => Health[provider.health].toLowerCase() },
     { heading: 'INSTANCES', value: (provider) => String(provider.sessions.length) },
+    { heading: 'OWNER', wide: true, value: ownerText },
+    { heading: 'REGION', wide: true, value: (provider) => provider.region },
+    { heading: 'VERSION', wide: true, value: versionText },
+    { heading: 'AT WORK', wide: true, value: capacityText },
     { heading: 'RATE BUDGET', wide: true, value: budgetText },
-    { heading: 'OFFERINGS', wide: true, value: (provider) => String(provider.offerings.length) },
+    { heading: 'OFFERINGS', wide: true, value: offeringsText },
     { heading: 'AGE', value: (provider, now) => age(provider.createTime, now) },
     { heading: 'LAST ERROR', value: errorText },
   ],
@@ -82,7 +91,8 @@ export const machineClasses: ResourceType<hub.MachineClass> = {
       const page = await client.machineClasses.listMachineClasses({
         pageSize: 500,
         pageToken,
-        filter: { labelSelector: options.selector },
+        // What the hub made for shapes is kept apart.
+        filter: { labelSelector: options.selector, ...(!options.all && { autoCreated: false }) },
       })
       return { rows: page.machineClasses, nextPageToken: page.nextPageToken }
     }),
@@ -99,6 +109,22 @@ export const machineClasses: ResourceType<hub.MachineClass> = {
   state: () => '',
   terminal: [],
   ready: [''],
+}
+
+/** Whose it is: its owner, or who has claimed it of which pool. */
+function ownerText({ owner, pool, claim }: hub.Provider): string {
+  if (claim !== undefined) return [idOf(claim.workspace), ...(pool === '' ? [] : [`of ${idOf(pool)}`])].join(' ')
+  return pool === '' ? owner : `pool ${idOf(pool)}`
+}
+
+function versionText({ sessions }: hub.Provider): string {
+  return [...new Set(sessions.map((session) => session.providerVersion))].sort().join(', ')
+}
+
+/** What its instances hold of what they take at once, and what waits for one of them. */
+function capacityText({ capacity }: hub.Provider): string {
+  if (capacity === undefined) return ''
+  return `${capacity.held}/${capacity.capacity}${capacity.waiting === 0 ? '' : `, ${capacity.waiting} waiting`}`
 }
 
 /** What is left of each rate limit, as the instance saw it that told of it last: all draw on one credential. */

@@ -8,7 +8,8 @@ import type { Column, Common, ResourceType } from './resource-type.js'
 import type { Surroundings } from './terminal.js'
 
 export const outputs = ['table', 'wide', 'json', 'yaml', 'name'] as const
-export type Output = (typeof outputs)[number]
+/** `csv` is for commands that say so. */
+export type Output = (typeof outputs)[number] | 'csv'
 
 export interface GlobalFlags extends ConnectionFlags {
   readonly output?: string
@@ -22,10 +23,11 @@ export class Session {
   readonly #flags: GlobalFlags
   #client: Promise<SlipwayClient> | undefined
 
-  /** @throws CliError for an unknown output. */
-  constructor(surroundings: Surroundings, flags: GlobalFlags) {
-    const output = outputs.find((candidate) => candidate === (flags.output ?? 'table'))
-    if (output === undefined) throw usageError(`-o ${flags.output ?? ''} is not known; there are ${outputs.join(', ')}`)
+  /** @param more outputs that the command has beside those of all. @throws CliError for an unknown output. */
+  constructor(surroundings: Surroundings, flags: GlobalFlags, more: readonly Output[] = []) {
+    const known = [...outputs, ...more]
+    const output = known.find((candidate) => candidate === (flags.output ?? 'table'))
+    if (output === undefined) throw usageError(`-o ${flags.output ?? ''} is not known; there are ${known.join(', ')}`)
     this.surroundings = surroundings
     this.output = output
     this.#flags = flags

@@ -22,11 +22,27 @@ export interface ClientOptions {
 
 /** All services of a hub. Calls throw {@link SlipwayError}. */
 export interface SlipwayClient {
+  readonly organizations: Client<typeof hub.OrganizationService>
+  readonly workspaces: Client<typeof hub.WorkspaceService>
+  readonly principals: Client<typeof hub.PrincipalService>
+  readonly roleBindings: Client<typeof hub.RoleBindingService>
+  readonly tokens: Client<typeof hub.TokenService>
+  readonly identities: Client<typeof hub.IdentityService>
+  readonly signIn: Client<typeof hub.SignInService>
+  readonly audit: Client<typeof hub.AuditService>
   readonly providers: Client<typeof hub.ProviderService>
+  readonly providerPools: Client<typeof hub.ProviderPoolService>
+  readonly secrets: Client<typeof hub.SecretService>
+  readonly quotas: Client<typeof hub.QuotaService>
+  readonly priceLists: Client<typeof hub.PriceListService>
+  readonly billingAgreements: Client<typeof hub.BillingAgreementService>
+  readonly catalog: Client<typeof hub.CatalogService>
+  readonly usage: Client<typeof hub.UsageService>
   readonly machineClasses: Client<typeof hub.MachineClassService>
   readonly machines: Client<typeof hub.MachineService>
   readonly machineRequests: Client<typeof hub.MachineRequestService>
   readonly hosts: Client<typeof hub.HostService>
+  readonly hostSets: Client<typeof hub.HostSetService>
   readonly orphans: Client<typeof hub.OrphanService>
   readonly events: Client<typeof hub.EventService>
   readonly system: Client<typeof hub.SystemService>
@@ -42,11 +58,27 @@ export function createSlipwayClient(options: ClientOptions): SlipwayClient {
     ...(options.caFile !== undefined && { nodeOptions: { ca: readFileSync(options.caFile) } }),
   })
   return {
+    organizations: createClient(hub.OrganizationService, transport),
+    workspaces: createClient(hub.WorkspaceService, transport),
+    principals: createClient(hub.PrincipalService, transport),
+    roleBindings: createClient(hub.RoleBindingService, transport),
+    tokens: createClient(hub.TokenService, transport),
+    identities: createClient(hub.IdentityService, transport),
+    signIn: createClient(hub.SignInService, transport),
+    audit: createClient(hub.AuditService, transport),
     providers: createClient(hub.ProviderService, transport),
+    providerPools: createClient(hub.ProviderPoolService, transport),
+    secrets: createClient(hub.SecretService, transport),
+    quotas: createClient(hub.QuotaService, transport),
+    priceLists: createClient(hub.PriceListService, transport),
+    billingAgreements: createClient(hub.BillingAgreementService, transport),
+    catalog: createClient(hub.CatalogService, transport),
+    usage: createClient(hub.UsageService, transport),
     machineClasses: createClient(hub.MachineClassService, transport),
     machines: createClient(hub.MachineService, transport),
     machineRequests: createClient(hub.MachineRequestService, transport),
     hosts: createClient(hub.HostService, transport),
+    hostSets: createClient(hub.HostSetService, transport),
     orphans: createClient(hub.OrphanService, transport),
     events: createClient(hub.EventService, transport),
     system: createClient(hub.SystemService, transport),

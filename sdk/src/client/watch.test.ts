@@ -12,9 +12,10 @@ interface Change {
 async function followOver(...errors: readonly ConnectError[]) {
   const opened: string[] = []
   const left = [...errors]
-  // eslint-disable-next-line @typescript-eslint/require-await
   async function* open(revision: string) {
     opened.push(revision)
+    // A stream answers later, and never at once.
+    await Promise.resolve()
     const number = opened.length
     const error = left.shift()
     if (error !== undefined && number > 1) throw error

@@ -6,7 +6,7 @@ import { SlipwayError } from './errors.js'
 const firstPauseMs = 100
 const longestPauseMs = 5_000
 /** Answers after which a watch goes on from its last revision. */
-const passing = new Set(['DRAINING', 'SLOW_CONSUMER', 'DATABASE_UNAVAILABLE'])
+const passing = new Set(['DRAINING', 'SLOW_CONSUMER', 'ACCESS_CHANGED', 'DATABASE_UNAVAILABLE'])
 
 export interface WatchUpdate<Resource> {
   /** What happened. Absent in the update that only says that all that existed has been told. */

@@ -96,6 +96,8 @@ export interface Thing {
   readonly reinstalls?: number
   /** Whether it was started into its rescue system last, where the adapter can tell. */
   readonly rescue?: boolean
+  /** The order's keys that may log in, where the adapter can tell. */
+  readonly sshPublicKeys?: readonly string[]
   /** Static: whether its disks are clean. */
   readonly clean?: boolean
 }

@@ -210,8 +210,8 @@ export class Bench {
   }
 
   /** A new request for a machine that works, not claimed yet. */
-  order(sample: OrderSample = this.description.order): Promise<Item> {
-    return this.#orders.request(sample)
+  order(sample: OrderSample = this.description.order, sshPublicKeys: readonly string[] = []): Promise<Item> {
+    return this.#orders.request(sample, sshPublicKeys)
   }
 
   /** A static machine as an item of its own, with nothing wished of it yet but to be verified. */

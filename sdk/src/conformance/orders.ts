@@ -18,14 +18,14 @@ export class Orders {
   }
 
   /** A new request for a machine, not claimed yet. */
-  async request(sample: OrderSample): Promise<Item> {
+  async request(sample: OrderSample, sshPublicKeys: readonly string[] = []): Promise<Item> {
     const { isStatic, gateway } = this.#bench
     const machine = isStatic ? await this.#freeMachine() : undefined
     const id = randomUUID()
     const desired = {
       operation: Operation.PROVISION,
       presence: Presence.PRESENT,
-      spec: this.#spec(id, sample),
+      spec: this.#spec(id, sample, sshPublicKeys),
       ...(machine !== undefined && { machine }),
     }
     return gateway.add(new Item(ItemKind.MACHINE_REQUEST, desired, id))
@@ -39,7 +39,11 @@ export class Orders {
   }
 
   /** An order as a hub would send it. @param id of the request. */
-  #spec(id: string, { typeId = '', location = '', shape, providerData }: OrderSample) {
+  #spec(
+    id: string,
+    { typeId = '', location = '', shape, providerData }: OrderSample,
+    sshPublicKeys: readonly string[],
+  ) {
     const { gateway, canaries, extraData } = this.#bench
     const hex = randomBytes(4).toString('hex')
     const userData = `canary-user-data-${randomBytes(12).toString('hex')}`
@@ -57,7 +61,12 @@ export class Orders {
         shape: { ...shape, memoryMib: BigInt(shape.memoryMib), diskGib: BigInt(shape.diskGib) },
       }),
       providerData: { ...providerData, ...extraData } as never,
-      bootstrap: { hostname, userData: `#cloud-config\n# ${userData}\n`, phoneHomeToken },
+      bootstrap: {
+        hostname,
+        userData: `#cloud-config\n# ${userData}\n`,
+        phoneHomeToken,
+        sshPublicKeys: [...sshPublicKeys],
+      },
       host: {
         host: `workspaces/kit/hosts/${hostname}`,
         hostUid: randomUUID(),

@@ -8,6 +8,8 @@ export type FailpointName =
   | 'sdk.report.after'
   | 'sdk.delete.before'
   | 'sdk.delete.after'
+  | 'sdk.unmark.before'
+  | 'sdk.unmark.after'
 
 interface Fault {
   readonly kind: 'kill' | 'sleep'
@@ -27,6 +29,7 @@ const faults = parseFailpoints(process.env['SLIPWAY_FAILPOINTS'] ?? '')
  *   is reported. This is the gap in which something exists that no record knows.
  * - `sdk.report.before`, `sdk.report.after`: before an effect's result is reported; after the hub has stored it.
  * - `sdk.delete.before`, `sdk.delete.after`: around the provider's `delete` or `deprovision`.
+ * - `sdk.unmark.before`, `sdk.unmark.after`: around taking the ownership key off a server that was to be adopted.
  *
  * Faults: `kill` (SIGKILL to this process), `sleep(ms)`.
  * Example: `SLIPWAY_FAILPOINTS=sdk.effect.after=kill`, `SLIPWAY_FAILPOINTS=sdk.effect.before:2=sleep(5000)`.
@@ -46,9 +49,10 @@ export function parseFailpoints(text: string): Map<string, Fault> {
   for (const part of text.split(',').filter((entry) => entry.trim() !== '')) {
     // Those of the other side are its business.
     if (part.trim().startsWith('hub.')) continue
-    const match = /^(sdk\.(?:effect|report|delete)\.(?:before|after))(?::([1-9]\d*))?=(kill|sleep\((\d+)\))$/.exec(
-      part.trim(),
-    )
+    const match =
+      /^(sdk\.(?:effect|report|delete|unmark)\.(?:before|after))(?::([1-9]\d*))?=(kill|sleep\((\d+)\))$/.exec(
+        part.trim(),
+      )
     if (match === null) {
       throw new Error(`SLIPWAY_FAILPOINTS: "${part}" is not name[:N]=kill or name[:N]=sleep(ms) of a known name`)
     }

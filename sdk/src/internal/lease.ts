@@ -31,6 +31,11 @@ export class Lease {
     return nowMs - sentAtMs < this.#durationMs * actingShare
   }
 
+  /** How long something that was told to the hub at this time, and stored by it, may still be begun, in milliseconds; 0: no more. */
+  leftMs(sentAtMs: number, nowMs = monotonicMs()): number {
+    return Math.max(0, Math.min(sentAtMs, this.#aliveAtMs) + this.#durationMs * actingShare - nowMs)
+  }
+
   /** Whether the hub may have given away all that is held. */
   hasExpired(nowMs = monotonicMs()): boolean {
     return nowMs - this.#aliveAtMs >= this.#durationMs

@@ -31,9 +31,17 @@ interface Pending {
   timer: NodeJS.Timeout | undefined
 }
 
+/** What was told of a claim and is not answered yet, and the newest of what there has been to tell since. */
+interface Told {
+  readonly claim: string
+  next: ReportInit | undefined
+}
+
 interface Sent {
   sequence: bigint
   readonly waiting: Map<bigint, { readonly pending: Pending; readonly sentAtMs: number }>
+  readonly told: Map<bigint, Told>
+  readonly toldOf: Map<string, Told>
 }
 
 /** The reports that the hub has not stored yet. They outlive the stream: each is said again on the next one, until it is acked or its claim is over. */
@@ -45,7 +53,7 @@ export class Reports {
   /** From now on reports go over this stream, first of all those that are not acked yet. */
   attach(link: Link): void {
     this.#link = link
-    this.#sent.set(link, { sequence: 0n, waiting: new Map() })
+    this.#sent.set(link, { sequence: 0n, waiting: new Map(), told: new Map(), toldOf: new Map() })
     void link.closed.then(() => {
       this.#sent.delete(link)
       if (this.#link === link) this.#link = undefined
@@ -66,16 +74,16 @@ export class Reports {
     })
   }
 
-  /** Says it once, if a stream is there and not busy. */
-  tell(report: ReportInit): void {
+  /**
+   * Says it once, if a stream is there and not busy. Of each claim one such report waits for its answer at a time, and the newest of those after it comes next: a hub that
+   * is slow has no queue of news that are old.
+   */
+  tell(claim: string, report: ReportInit): void {
     const sent = this.#link === undefined ? undefined : this.#sent.get(this.#link)
     if (this.#link === undefined || sent === undefined || this.#link.busy) return
-    sent.sequence += 1n
-    try {
-      this.#link.send({ case: 'report', value: { ...report, sequence: sent.sequence } })
-    } catch {
-      // What may be dropped is dropped.
-    }
+    const before = sent.toldOf.get(claim)
+    if (before === undefined) this.#tellNow(this.#link, sent, claim, report)
+    else before.next = report
   }
 
   /** Ends all waiting for a claim that is over. */
@@ -83,9 +91,14 @@ export class Reports {
     for (const pending of this.#pending) {
       if (pending.claim === claim) this.#settle(pending, () => pending.reject(new ReportRefused('claim-over', why)))
     }
+    for (const { toldOf } of this.#sent.values()) {
+      const told = toldOf.get(claim)
+      if (told !== undefined) told.next = undefined
+    }
   }
 
   ack(link: Link, sequence: bigint): void {
+    this.#answered(link, sequence)
     const taken = this.#take(link, sequence)
     if (taken !== undefined) this.#settle(taken.pending, () => taken.pending.resolve({ sentAtMs: taken.sentAtMs }))
   }
@@ -98,7 +111,10 @@ export class Reports {
    */
   nack(link: Link, nack: Nack, left: boolean): string | undefined {
     const pending = this.#take(link, nack.sequence)?.pending
-    if (pending === undefined) return undefined
+    if (pending === undefined) {
+      this.#answered(link, nack.sequence)
+      return undefined
+    }
     switch (nack.reason) {
       case NackReason.STALE_FENCE:
       case NackReason.UNKNOWN_ITEM:
@@ -123,6 +139,30 @@ export class Reports {
   oldestWaitMs(link: Link): number | undefined {
     const waiting = [...(this.#sent.get(link)?.waiting.values() ?? [])]
     return waiting.length === 0 ? undefined : monotonicMs() - Math.min(...waiting.map(({ sentAtMs }) => sentAtMs))
+  }
+
+  #tellNow(link: Link, sent: Sent, claim: string, report: ReportInit): void {
+    const sequence = sent.sequence + 1n
+    try {
+      link.send({ case: 'report', value: { ...report, sequence } })
+    } catch {
+      // What may be dropped is dropped.
+      return
+    }
+    sent.sequence = sequence
+    const told: Told = { claim, next: undefined }
+    sent.told.set(sequence, told)
+    sent.toldOf.set(claim, told)
+  }
+
+  /** Whatever the hub made of it. */
+  #answered(link: Link, sequence: bigint): void {
+    const sent = this.#sent.get(link)
+    const told = sent?.told.get(sequence)
+    if (sent === undefined || told === undefined) return
+    sent.told.delete(sequence)
+    sent.toldOf.delete(told.claim)
+    if (told.next !== undefined && link === this.#link && !link.busy) this.#tellNow(link, sent, told.claim, told.next)
   }
 
   #transmit(pending: Pending): void {

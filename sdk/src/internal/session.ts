@@ -128,9 +128,9 @@ export class Session {
     return this.#reports.deliver(claim, report)
   }
 
-  /** Says a report once, if that is easily done. */
-  tell(report: ReportInit): void {
-    this.#reports.tell(report)
+  /** Says a report once, if that is easily done, and none of its claim waits for its answer; then it waits for that, and may be overtaken by a newer one. */
+  tell(claim: string, report: ReportInit): void {
+    this.#reports.tell(claim, report)
   }
 
   /** Ends all waiting for acks of a claim that is over. */

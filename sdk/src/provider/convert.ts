@@ -130,6 +130,9 @@ export function hardwareToProto(hardware: Hardware): MessageInitShape<typeof Har
     vendor: hardware.vendor ?? '',
     model: hardware.model ?? '',
     serial: hardware.serial ?? '',
+    nics: hardware.nics ?? 0,
+    uuid: hardware.uuid ?? '',
+    macs: [...(hardware.macs ?? [])],
     ...(details !== undefined && { details }),
   }
 }
@@ -162,6 +165,8 @@ export function discoveredToProto(machine: DiscoveredMachine): MessageInitShape<
     labels: { ...machine.labels },
     ...(providerData !== undefined && { providerData }),
     addresses: (machine.addresses ?? []).map(addressToProto),
+    acceptedByRule: machine.acceptedByRule ?? '',
+    inUse: machine.inUse ?? false,
   }
 }
 
@@ -200,6 +205,7 @@ export function specFromProto(spec: WireSpec, data: unknown): MachineSpec<unknow
       phoneHomeUrl: bootstrap.phoneHomeUrl,
       phoneHomePathUrl: bootstrap.phoneHomePathUrl,
       phoneHomeToken: bootstrap.phoneHomeToken,
+      sshPublicKeys: [...bootstrap.sshPublicKeys],
     },
     host: {
       host: host.host,

@@ -258,5 +258,9 @@ void t.test('types follow from the schemas', async (t) => {
   t.throws(() => defineProvider(broken), { message: /no family name/ })
   const noCalls = { ...(broken as object), family: 'f', budgets: { api: { limit: 0, windowMs: 1 } } } as never
   t.throws(() => defineProvider(noCalls), { message: /allows no calls/ })
-  t.same(Object.keys(surface).sort(), ['ProviderError', 'Stopped', 'defineProvider'], 'the surface is a page')
+  t.same(
+    Object.keys(surface).sort(),
+    ['ConsoleRefused', 'ProviderError', 'Stopped', 'defineProvider', 'readConsoleFile'],
+    'the surface is a page',
+  )
 })

@@ -1,6 +1,7 @@
 import { Operation, Presence } from '@slipway/proto/provider/v1'
 import { failpoint } from '../internal/failpoint.js'
 import { monotonicMs, sleep } from '../internal/timing.js'
+import { adoptServer, leaveServer } from './adopt-server.js'
 import { observedToProto, type ObservedInit } from './convert.js'
 import { ProviderError } from './errors.js'
 import { checkedSpec, wireSpec } from './order.js'
@@ -24,6 +25,10 @@ export async function convergeDynamic(task: Task, definition: Definition): Promi
       return task.completed ? keepUp(task, definition) : reinstall(task, definition)
     case Operation.DEPROVISION:
       return deprovision(task, definition)
+    case Operation.ADOPT:
+      return task.completed ? keepUp(task, definition) : adoptServer(task, definition)
+    case Operation.UNADOPT:
+      return leaveServer(task, definition)
     case Operation.UNSPECIFIED:
       return task.wish.presence === Presence.PRESENT ? keepUp(task, definition) : task.settle({})
     default:

@@ -22,6 +22,7 @@ import type { Identity } from '../internal/identity.js'
 import { Session, type SessionHandlers, type Standing } from '../internal/session.js'
 import { monotonicMs, sleep, untilAborted, withDeadline } from '../internal/timing.js'
 import { Budgets } from './budgets.js'
+import { Consoles } from './consoles.js'
 import { failureToProto, violationToProto } from './convert.js'
 import { DoubtMemory } from './doubts.js'
 import { convergeDynamic } from './dynamic.js'
@@ -29,10 +30,12 @@ import { ProviderError } from './errors.js'
 import { Health } from './health.js'
 import { helloOf, type HelloInit } from './hello.js'
 import { Listing, runCheck } from './listing.js'
+import { adoptionViolations } from './adopt-server.js'
 import { checkOrder, reinstallTarget } from './order.js'
 import { removeOrphan } from './orphan.js'
 import { makeContext, type Runtime } from './runtime.js'
 import { parseSettings, type AnyDefinition, type Snapshot } from './settings.js'
+import { Telling } from './telling.js'
 import type { RateBudgetState } from './types.js'
 import { convergeStatic } from './static.js'
 import { releaseOf, WorkItem, type Converge } from './work-item.js'
@@ -65,6 +68,7 @@ export class Engine implements SessionHandlers {
   readonly #runtime: Runtime
   readonly #health: Health
   readonly #listing: Listing
+  readonly #consoles: Consoles
   readonly #instanceId = randomUUID()
   readonly #memory = new DoubtMemory()
   readonly #converge: Converge
@@ -95,10 +99,12 @@ export class Engine implements SessionHandlers {
       budgets: new Budgets(definition.budgets),
       health: this.#health,
       log,
+      telling: new Telling(this.session),
       provider: options.identity().provider,
       hubId: () => this.#hubId,
     }
     this.#listing = new Listing(this.#runtime, () => this.#settings)
+    this.#consoles = new Consoles(this.#runtime, () => this.#settings)
     this.#converge = (task) =>
       definition.kind === 'static' ? convergeStatic(task, definition) : convergeDynamic(task, definition)
   }
@@ -113,6 +119,7 @@ export class Engine implements SessionHandlers {
     this.#stop.abort(new Error('this instance is stopping'))
     this.session.send({ case: 'ready', value: { capacity: 0 } })
     for (const item of this.#items.values()) item.stop()
+    this.#consoles.stop()
     const grace = new AbortController()
     const graceMs = this.session.stream > 0 ? stopGraceMs : stopGraceAloneMs
     await Promise.race([Promise.all(this.#running.values()), sleep(graceMs, grace.signal).catch(() => undefined)])
@@ -123,6 +130,7 @@ export class Engine implements SessionHandlers {
   /** Drops all that is held, at once. */
   abandon(why: string): void {
     this.#stop.abort(new Error(why))
+    this.#consoles.dropAll(why)
     for (const item of [...this.#items.values()]) this.#revoke(item, why)
   }
 
@@ -152,6 +160,7 @@ export class Engine implements SessionHandlers {
 
   welcome(welcome: Welcome): void {
     this.#hubId = welcome.hubId
+    this.#consoles.dropAll('the stream that the console was opened on is over')
     const bound = new Map(welcome.bound.map((held) => [held.item?.id ?? '', held]))
     for (const item of [...this.#items.values()]) {
       if (bound.get(item.ref.id)?.fence !== item.fence)
@@ -161,6 +170,7 @@ export class Engine implements SessionHandlers {
     for (const held of bound.values()) this.#releaseUnheld(held)
     if (welcome.configure !== undefined) this.#configure(welcome.configure, false)
     this.#sayReady()
+    this.#runtime.telling.flush()
   }
 
   message({ body }: HubMessage, standing: Standing): void {
@@ -176,6 +186,12 @@ export class Engine implements SessionHandlers {
       case 'validate':
         void this.#validate(body.value)
         return
+      case 'openConsole':
+        return standing === 'left' || this.#stop.signal.aborted ? undefined : this.#consoles.open(body.value)
+      case 'consoleCredit':
+        return this.#consoles.credit(body.value)
+      case 'closeConsole':
+        return this.#consoles.close(body.value)
       case 'removeOrphan':
         return this.#removeOrphan(body.value)
       default:
@@ -335,11 +351,15 @@ export class Engine implements SessionHandlers {
       if (settings === undefined) throw new ProviderError('UNAVAILABLE', 'the provider has no usable configuration')
       const { definition } = this.#options
       const target = reinstall === undefined ? undefined : await reinstallTarget(definition, reinstall)
-      const checked = await withDeadline(ms, this.#stop.signal, late, (signal) =>
-        checkOrder(definition, spec, makeContext(this.#runtime, settings, 'urgent', signal), target),
-      )
-      const violations = 'violations' in checked ? checked.violations.map(violationToProto).slice(0, maxViolations) : []
-      this.session.send({ case: 'validated', value: { validationId, violations } })
+      const violations = await withDeadline(ms, this.#stop.signal, late, async (signal) => {
+        const context = makeContext(this.#runtime, settings, 'urgent', signal)
+        if (spec.adoptExternalId !== '' && definition.kind === 'dynamic')
+          return adoptionViolations(definition, context, spec)
+        const checked = await checkOrder(definition, spec, context, target)
+        return 'violations' in checked ? checked.violations : []
+      })
+      const said = violations.map(violationToProto).slice(0, maxViolations)
+      this.session.send({ case: 'validated', value: { validationId, violations: said } })
     } catch (thrown) {
       this.session.send({ case: 'validated', value: { validationId, failure: failureToProto(thrown) } })
     }

@@ -58,13 +58,18 @@ export class ProviderError extends Error {
   }
 }
 
-/** Thrown into work that must stop at once: the claim is lost, the wish has changed, or the process is stopping. Never swallow it. */
+export type StopReason = 'revoked' | 'changed' | 'stopping' | 'waiting'
+
+/** Thrown into work that must stop at once: the claim is lost, the wish has changed, the process is stopping, or the work waits for the machine. Never swallow it. */
 export class Stopped extends Error {
   override readonly name = 'Stopped'
-  readonly why: 'revoked' | 'changed' | 'stopping'
+  readonly why: StopReason
+  /** With `waiting`: when to look though nobody called, in ms. */
+  readonly lookAfterMs: number
 
-  constructor(why: 'revoked' | 'changed' | 'stopping', message: string) {
+  constructor(why: StopReason, message: string, lookAfterMs = 0) {
     super(message)
     this.why = why
+    this.lookAfterMs = lookAfterMs
   }
 }

@@ -40,10 +40,12 @@ function capabilitiesOf(definition: AnyDefinition): Capability[] {
   if (definition.power !== undefined) capabilities.push(Capability.POWER)
   if (definition.reinstall !== undefined) capabilities.push(Capability.REINSTALL)
   if (definition.rescue !== undefined) capabilities.push(Capability.RESCUE)
+  if (definition.console !== undefined) capabilities.push(Capability.CONSOLE)
   if (definition.kind === 'static') {
     if (definition.inspect !== undefined) capabilities.push(Capability.INSPECT)
   } else {
     capabilities.push(Capability.REMOVE_ORPHAN)
+    if (definition.adopt !== undefined) capabilities.push(Capability.ADOPT)
     if (definition.offerings !== undefined) capabilities.push(Capability.OFFERINGS)
   }
   return capabilities

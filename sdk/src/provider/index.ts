@@ -1,16 +1,29 @@
 /** Writing a provider: `defineProvider`, what its functions are given, and what they throw. */
+export {
+  ConsoleRefused,
+  type ConsoleChunk,
+  type ConsoleMachine,
+  type ConsolePosition,
+  type ConsoleRefusal,
+  type ConsoleWish,
+} from './console.js'
+export { readConsoleFile, type ConsoleFile } from './console-file.js'
 export { defineProvider, type Nothing } from './define.js'
 export { ProviderError, Stopped, type FailureCode, type ProviderErrorOptions } from './errors.js'
 export type {
   Address,
+  AdoptFunctions,
   Bootstrap,
+  Claim,
   Context,
   DiscoveredMachine,
   DynamicDefinition,
+  ExistingServer,
   Hardware,
   HostContext,
   Json,
   MachineSpec,
+  MarkedServer,
   ObservedMachine,
   Offering,
   OwnedMachine,
@@ -20,6 +33,7 @@ export type {
   Price,
   Provider,
   ProviderDefinition,
+  ProviderEvent,
   RateBudgetState,
   ReinstallTarget,
   RescueWish,
@@ -33,5 +47,6 @@ export type {
   StepEffect,
   StepRun,
   Violation,
+  WaitOptions,
   WorkContext,
 } from './types.js'

@@ -1,5 +1,6 @@
 import { OrphanOutcome, type OwnedResource } from '@slipway/proto/provider/v1'
 import { failpoint } from '../internal/failpoint.js'
+import { ProviderError } from './errors.js'
 import { makeContext, type Runtime } from './runtime.js'
 import type { Snapshot } from './settings.js'
 import { runUnstored } from './steps.js'
@@ -47,6 +48,7 @@ export async function removeOrphan(
     progress: (message) => log.info(message),
     report: () => Promise.resolve(),
     poll: (check, options) => poll(context, check, options),
+    wait: () => Promise.reject(new ProviderError('INTERNAL', 'the removal of an orphan waits for no machine')),
   }
   await failpoint('sdk.delete.before')
   await definition.delete(work, { ownershipKey, name, ...(kind === 'server' && { externalId }) })

@@ -165,7 +165,7 @@ void t.test('what cannot be reinstalled is told', async (t) => {
   t.equal(cloud.count('rebuild'), 0, 'before anything is done')
   cloud.servers.clear()
   session.send(wishReinstall(item).claimed())
-  await until('the loss to be told', () => item.observed.presence === Presence.ABSENT)
+  await until('the loss to be told', () => item.observed.presence === Presence.ABSENT && item.failures.length === 2)
   t.match(item.failures.at(-1), { retryable: false, message: /is gone/ })
 })
 

@@ -3,6 +3,7 @@ import type { Session } from '../internal/session.js'
 import type { Budgets, Urgency } from './budgets.js'
 import type { Health } from './health.js'
 import type { AnyDefinition, Snapshot } from './settings.js'
+import type { Telling } from './telling.js'
 import type { Context } from './types.js'
 
 /** What all parts of one running provider share. */
@@ -12,6 +13,7 @@ export interface Runtime {
   readonly budgets: Budgets
   readonly health: Health
   readonly log: Logger
+  readonly telling: Telling
   /** The provider's resource name. */
   readonly provider: string
   /** The hub's id, known from the first Welcome on. */
@@ -34,5 +36,7 @@ export function makeContext(
     signal,
     log,
     budget: (name) => runtime.budgets.take(name, urgency, signal),
+    event: (event) => runtime.telling.event(event),
+    calledBack: (externalId) => runtime.telling.calledBack(externalId),
   }
 }

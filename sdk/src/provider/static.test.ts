@@ -14,7 +14,7 @@ import { readySession, released, settled, startGateway, startProvider } from '..
 import { until } from '../testing/until.js'
 import { defineProvider } from './define.js'
 import { ProviderError } from './errors.js'
-import type { Power, StaticDefinition } from './types.js'
+import type { Claim, Power, StaticDefinition } from './types.js'
 
 type Definition = StaticDefinition<unknown, unknown, unknown>
 
@@ -242,4 +242,39 @@ void t.test('a machine that is not there any more is told', async (t) => {
   rack.session.send(item.claimed())
   await released(item)
   t.match(item.failures, [{ message: /not there any more/ }])
+})
+
+void t.test('work that somebody else carries out knows its claim, and asks for it again', async (t) => {
+  const claims: Claim[] = []
+  const left: number[] = []
+  let go = (): void => undefined
+  const waiting = new Promise<void>((resolve) => (go = resolve))
+  const refused: unknown[] = []
+  const rack = await startRack(t, () => ({
+    clean: async ({ claim }) => {
+      if (claim === undefined) throw new Error('work on an item has a claim')
+      claims.push(claim)
+      left.push(await claim.confirm())
+      await waiting
+      await claim.confirm().catch((thrown: unknown) => refused.push(thrown))
+    },
+  }))
+  const item = machineItem(rack, Operation.CLEAN)
+  rack.session.send(item.claimed())
+  await until('the first answer', () => left.length === 1)
+  t.match(claims, [
+    {
+      item: `machines/${item.id}`,
+      operation: 'clean',
+      generation: item.desired.operationGeneration,
+      fence: item.fence,
+    },
+  ])
+  t.equal(claims[0]?.mayAct(), true)
+  t.ok((left[0] ?? 0) > 0, 'there is some time to begin')
+  rack.session.send(item.revoked())
+  await until('the end of the claim', () => claims[0]?.mayAct() === false)
+  go()
+  await until('the refusal', () => refused.length === 1)
+  t.match(refused, [{ name: 'Stopped', why: 'revoked' }], 'a claim that is over confirms nothing')
 })

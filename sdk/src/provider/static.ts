@@ -38,8 +38,12 @@ export async function convergeStatic(task: Task, definition: Definition): Promis
       return finish(task, definition, machine, await inspect(task, definition, machine))
     case Operation.CLEAN:
       return clean(task, definition, machine)
+    case Operation.ADOPT:
+      return adopt(task, definition, machine)
     case Operation.POWER:
       return finish(task, definition, machine, {})
+    case Operation.UNADOPT:
+      throw new ProviderError('INTERNAL', 'operation UNADOPT is not for a static provider', { retryable: false })
   }
 }
 
@@ -116,6 +120,22 @@ async function inspect(task: Task, definition: Definition, machine: StaticMachin
   const hardware = await definition.inspect(makeWorkContext(task), machine)
   task.signal.throwIfAborted()
   return { hardware: hardwareToProto(hardware) }
+}
+
+/** A server in use is looked at, and nothing else: its power, too, stays as it is. As a request's operation it says that the host is there already. */
+async function adopt(task: Task, definition: Definition, machine: StaticMachine): Promise<void> {
+  if (task.item.isRequest) return keepUp(task, definition, machine)
+  task.currentStep = 'adopt'
+  const seen = await retryTransient(task.signal, () => definition.observe(task.context(), machine))
+  if (seen === undefined) throw missing(machine.externalId)
+  const hardware = await definition.adopt?.(makeWorkContext(task), machine)
+  task.signal.throwIfAborted()
+  await task.complete({
+    ...observedToProto(seen),
+    presence: Presence.PRESENT,
+    ...(hardware !== undefined && { hardware: hardwareToProto(hardware) }),
+    generation: task.wish.generation,
+  })
 }
 
 async function clean(task: Task, definition: Definition, machine: StaticMachine): Promise<void> {

@@ -87,7 +87,7 @@ async function lookUp<Result extends Json>(
   const { item } = task
   const doubt = item.doubts.get(name)
   const inDoubt = doubt !== undefined || item.inheritedDoubt !== undefined
-  // Outside of PROVISION and REINSTALL no flag tells of an effect that was lost, so there it is always looked for.
+  // Outside of PROVISION, REINSTALL and ADOPT no flag tells of an effect that was lost, so there it is always looked for.
   const surelyFirst = marksDoubt(task) && item.fresh && !item.begun.has(name) && !inDoubt
   if (surelyFirst) return undefined
   const look = async (): Promise<Result | undefined> => {
@@ -166,11 +166,12 @@ export function doubtEnd(
   return Math.max(0, inherited, ...own) + (listingLagMs ?? 0)
 }
 
-/** Only what makes machines, or makes them anew, is shown as a create in doubt. */
+/** Only what makes machines, makes them anew, or makes them ours is shown as a create in doubt. */
 function marksDoubt(task: Task): boolean {
-  const { operation } = task.wish
-  return task.item.isRequest && (operation === Operation.PROVISION || operation === Operation.REINSTALL)
+  return task.item.isRequest && doubtful.has(task.wish.operation)
 }
+
+const doubtful: ReadonlySet<Operation> = new Set([Operation.PROVISION, Operation.REINSTALL, Operation.ADOPT])
 
 function effectTimeoutMs(task: Task, effect: StepEffect<Json>): number {
   return effect.timeoutMs ?? task.runtime.definition.effectTimeoutMs ?? defaultEffectTimeoutMs

@@ -73,10 +73,20 @@ export class Task {
   async begin(step: string, message: string, observed?: ObservedInit): Promise<void> {
     this.signal.throwIfAborted()
     this.currentStep = step
+    await this.#untilCovered({ progress: { step, message }, ...(observed !== undefined && { observed }) })
+  }
+
+  /** Hears from the hub that the claim is still ours. @returns when what it answered was sent, on the monotonic clock. @throws the signal's reason. */
+  async confirm(): Promise<number> {
+    this.signal.throwIfAborted()
+    return this.#untilCovered({})
+  }
+
+  async #untilCovered(report: Omit<ReportInit, 'item' | 'fence' | 'generation'>): Promise<number> {
     for (;;) {
-      const acked = await this.report({ progress: { step, message }, ...(observed !== undefined && { observed }) })
+      const { sentAtMs } = await this.report(report)
       this.signal.throwIfAborted()
-      if (this.runtime.session.lease.covers(acked.sentAtMs)) return
+      if (this.runtime.session.lease.covers(sentAtMs)) return sentAtMs
     }
   }
 

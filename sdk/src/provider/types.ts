@@ -1,4 +1,5 @@
 import type { Logger } from 'pino'
+import type { ConsoleChunk, ConsoleMachine, ConsoleWish } from './console.js'
 
 /** Anything that JSON can say. Step results and attributes are of it. */
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json }
@@ -107,6 +108,11 @@ export interface Bootstrap {
   readonly phoneHomePathUrl: string
   /** Secret. */
   readonly phoneHomeToken: string
+  /**
+   * Keys that may log in as the image's own user, each one line `type base64 comment`, besides what the user-data brings along: at the first boot, and after each reinstall.
+   * Refuse an order with keys that you cannot hand over.
+   */
+  readonly sshPublicKeys: readonly string[]
 }
 
 /** Whom a machine is for, to be pushed out there as labels. */
@@ -144,6 +150,41 @@ export interface ReinstallTarget<Data> {
   readonly data?: Data
 }
 
+/** A server that exists already, as it is found. */
+export interface ExistingServer extends ObservedMachine {
+  /** The whole ownership key that it bears, of whichever hub. Empty: none. */
+  readonly ownershipKey: string
+  /** As it is found it is kept; what cannot tell is taken to be on. */
+  readonly power: Power
+  /** As offerings name it. What is said of it is compared with what was ordered; absent: unknown. */
+  readonly typeId?: string
+  /** As offerings name it. */
+  readonly location?: string
+  readonly shape?: Shape
+}
+
+/** A server that exists already, and the key that says who keeps it. */
+export interface MarkedServer {
+  readonly externalId: string
+  readonly ownershipKey: string
+}
+
+/**
+ * Taking over servers that exist already. None of these may touch power, disks, network, names or user-data: of all that a server has, the ownership key alone is put
+ * on and taken off. The SDK looks, refuses what is somebody else's or is not what was ordered, and looks again after.
+ */
+export interface AdoptFunctions<Config, Credentials> {
+  /**
+   * Looks at a server, whoever it belongs to. `undefined`: looked up, and not there; also for what can be no id. Never give one server under two ids: report its
+   * own in `externalId`.
+   */
+  find(context: Context<Config, Credentials>, externalId: string): Promise<ExistingServer | undefined>
+  /** Puts the key on it, and leaves all its other labels as they are. Asked only where it bore none a moment ago, and where it bears this very one no harm may come of it. */
+  mark(context: WorkContext<Config, Credentials>, server: MarkedServer): Promise<void>
+  /** Takes the key off it, if it is this very one, and leaves all else as it is. Missing is success. */
+  unmark(context: WorkContext<Config, Credentials>, server: MarkedServer): Promise<void>
+}
+
 /** A static machine, as the hub hands it over. */
 export interface StaticMachine {
   readonly machineId: string
@@ -158,6 +199,12 @@ export interface Hardware {
   readonly model?: string
   readonly serial?: string
   readonly details?: { readonly [key: string]: Json }
+  /** Network cards. */
+  readonly nics?: number
+  /** SMBIOS UUID. By this, the serial number and MACs a machine is recognised, also under another provider. */
+  readonly uuid?: string
+  /** In lower case, with colons. */
+  readonly macs?: readonly string[]
 }
 
 export interface DiscoveredMachine {
@@ -170,6 +217,26 @@ export interface DiscoveredMachine {
   /** Given back with each piece of work. No secrets. */
   readonly providerData?: { readonly [key: string]: Json }
   readonly addresses?: readonly Address[]
+  /** The rule of the configuration by which it is to be accepted without a person. The hub does so once its hardware is known. */
+  readonly acceptedByRule?: string
+  /** A server in use, which nobody may boot, wipe or switch: it is never accepted, but can be adopted. */
+  readonly inUse?: boolean
+}
+
+/** Something that happened, for the timelines of people. */
+export interface ProviderEvent {
+  /** The machine that it is about. Absent: the provider as a whole. */
+  readonly externalId?: string
+  /** UpperCamelCase, for programs, for example `RogueBoot`. */
+  readonly reason: string
+  /** No secrets. */
+  readonly message: string
+  /** Default `info`. */
+  readonly severity?: 'info' | 'warning' | 'error'
+  /** How often it happened. Default 1. */
+  readonly count?: number
+  /** Puts the machine into maintenance because the provider cannot judge it any more, or ends what it has begun so. What a person began stays. */
+  readonly maintenance?: 'begin' | 'end'
 }
 
 /** What every function of a provider gets. */
@@ -189,12 +256,54 @@ export interface Context<Config, Credentials> {
    * @throws the signal's reason when aborted while waiting.
    */
   readonly budget: (name: string) => Promise<void>
+  /** Tells people of something. It is not waited for; what is alike is counted, and who tells too much is cut short. */
+  readonly event: (event: ProviderEvent) => void
+  /**
+   * Says that a machine has given word: what waits for it, see {@link WorkContext.wait}, is due at once, at any instance. Also where a static machine that waits for its
+   * next host is not as it should be: it is looked after under a claim. Harmless where nothing waits; say it again where nothing came of it.
+   */
+  readonly calledBack: (externalId: string) => void
+}
+
+/**
+ * The claim under which work is done, for effects that are carried out by somebody else and at another time: an agent on a machine, say. Let it know item, operation, generation and
+ * fence, and have it ask again right before it acts.
+ */
+export interface Claim {
+  /** `machineRequests/{id}` or `machines/{id}`; the id is a UUID. */
+  readonly item: string
+  readonly operation:
+    | 'observe'
+    | 'provision'
+    | 'reinstall'
+    | 'deprovision'
+    | 'verify'
+    | 'inspect'
+    | 'clean'
+    | 'power'
+    | 'adopt'
+    | 'unadopt'
+  /** Of the operation: it rises when that is to be begun anew. */
+  readonly generation: bigint
+  /** It rises with every claim of the item. */
+  readonly fence: bigint
+  /** Whether something may be begun now, by this process's own clock: false after a pause longer than the lease bears. */
+  readonly mayAct: () => boolean
+  /**
+   * Asks the hub whether the claim still stands.
+   *
+   * @returns for how long from now something may be begun on its word, in milliseconds; 0 or more.
+   * @throws Stopped where it does not stand any more.
+   */
+  readonly confirm: () => Promise<number>
 }
 
 /** What a function that works on one item gets. */
 export interface WorkContext<Config, Credentials> extends Context<Config, Credentials> {
   /** Times the item has been tried since it last went well, from 1. */
   readonly attempt: number
+  /** Absent: the work is on no item of the hub's, as the removal of an orphan. */
+  readonly claim?: Claim
   /** What any instance reported last of the item, as far as known. */
   readonly last: { readonly externalId?: string; readonly attributes?: { readonly [key: string]: Json } }
   /**
@@ -223,6 +332,23 @@ export interface WorkContext<Config, Credentials> extends Context<Config, Creden
     check: (signal: AbortSignal) => Promise<Result | undefined>,
     options?: PollOptions,
   ) => Promise<Result>
+  /**
+   * Static: the work goes on out there by itself, and the machine's own callback tells its end. The claim ends here, and costs no capacity; the function is called again
+   * when the machine has called back, or after `lookAfterMs`, by any instance, with the steps stored so far. It finds out for itself how things stand, and waits on
+   * where they are not done.
+   *
+   * @throws always, {@link Stopped} of `waiting`: let it pass.
+   */
+  readonly wait: (options: WaitOptions) => Promise<never>
+}
+
+export interface WaitOptions {
+  /** How long the callback may take, from when this is said first. After that the hub takes the operation for failed. */
+  readonly timeoutMs: number
+  /** When to look though nobody called. Default 600 000. */
+  readonly lookAfterMs?: number
+  /** What is waited for, for people. */
+  readonly message: string
 }
 
 export type StepRun<Result> = (signal: AbortSignal) => Promise<Result>
@@ -290,6 +416,21 @@ interface CommonDefinition<Config, Credentials, Data> {
     /** Set where the order is to put a new system on this machine: then only what a reinstall changes may be refused, and a change of what it cannot change. */
     reinstall?: ReinstallTarget<Data>,
   ): Promise<readonly Violation[]>
+  /**
+   * Shows what a machine writes to its console, as bytes, without any effect on the machine: what there is already, and, where it is to be followed, what
+   * comes, until the context's signal fires. It is read no faster than its reader reads, so keep nothing back for one who is slow. Neither log the
+   * bytes nor store more of them than before: they may hold secrets. {@link readConsoleFile} does it for a console that is written to a file.
+   *
+   * A {@link ConsoleChunk} says where its bytes stand, so that a reader who was cut off can go on from there; bare bytes do where nothing can be
+   * read twice. Any instance may be asked for any machine.
+   *
+   * @throws ConsoleRefused where there is nothing to show; ProviderError for what went wrong.
+   */
+  console?(
+    context: Context<Config, Credentials>,
+    machine: ConsoleMachine,
+    wish: ConsoleWish,
+  ): AsyncIterable<ConsoleChunk | Uint8Array>
 }
 
 /** A provider that creates a machine for a request and deletes it after. Capabilities follow from which functions are there. */
@@ -326,6 +467,8 @@ export interface DynamicDefinition<Config, Credentials, Data> extends CommonDefi
     machine: { readonly externalId: string; readonly reinstall: number },
     spec: MachineSpec<Data>,
   ): Promise<ObservedMachine>
+  /** Takes over servers that exist already, untouched, and lets go of them again. Whatever was adopted, `delete` deletes once its host was in use and is released. */
+  readonly adopt?: AdoptFunctions<Config, Credentials>
   /** Restarts the machine into its rescue system, or into its own; also where it is so already. One that is off is only seen to that it starts its own. */
   rescue?(context: WorkContext<Config, Credentials>, externalId: string, wish: RescueWish): Promise<void>
 }
@@ -337,6 +480,8 @@ export interface StaticDefinition<Config, Credentials, Data> extends CommonDefin
   discover(context: Context<Config, Credentials>): AsyncIterable<DiscoveredMachine>
   /** Proves that a machine's address and credentials work. */
   verify?(context: WorkContext<Config, Credentials>, machine: StaticMachine): Promise<void>
+  /** Looks at a server in use that is taken over as it is, and proves that it is the one that is meant. It must change nothing. Default: it is observed. */
+  adopt?(context: WorkContext<Config, Credentials>, machine: StaticMachine): Promise<Hardware>
   /** Reads its hardware. */
   inspect?(context: WorkContext<Config, Credentials>, machine: StaticMachine): Promise<Hardware>
   /** Looks at it. `undefined`: it is not there any more. */

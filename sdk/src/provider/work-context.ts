@@ -1,10 +1,12 @@
+import { durationFromMs } from '@bufbuild/protobuf/wkt'
+import { Operation } from '@slipway/proto/provider/v1'
 import { monotonicMs, sleep, untilAborted } from '../internal/timing.js'
 import { observedToProto } from './convert.js'
-import { ProviderError } from './errors.js'
+import { ProviderError, Stopped } from './errors.js'
 import { isTransient } from './retry.js'
 import { runStep, runUnstored } from './steps.js'
 import type { Task } from './task.js'
-import type { Context, ObservedMachine, PollOptions, WorkContext } from './types.js'
+import type { Claim, Context, ObservedMachine, PollOptions, WaitOptions, WorkContext } from './types.js'
 
 /**
  * What an author's function that works on an item gets.
@@ -18,6 +20,7 @@ export function makeWorkContext(task: Task, steps: 'stored' | 'unstored' = 'stor
     ...context,
     attempt: item.attempt,
     last: lastOf(task),
+    claim: claimOf(task),
     step: (name, run) => (steps === 'stored' ? runStep(task, name, run) : runUnstored(task.signal, run)),
     progress: (message, percent) => {
       const progress = {
@@ -32,6 +35,35 @@ export function makeWorkContext(task: Task, steps: 'stored' | 'unstored' = 'stor
       task.signal.throwIfAborted()
     },
     poll: (check, options) => poll(context, check, options),
+    wait: (options) => wait(task, options),
+  }
+}
+
+const operationNames: Readonly<Record<Operation, Claim['operation']>> = {
+  [Operation.UNSPECIFIED]: 'observe',
+  [Operation.PROVISION]: 'provision',
+  [Operation.DEPROVISION]: 'deprovision',
+  [Operation.VERIFY]: 'verify',
+  [Operation.INSPECT]: 'inspect',
+  [Operation.CLEAN]: 'clean',
+  [Operation.POWER]: 'power',
+  [Operation.REINSTALL]: 'reinstall',
+  [Operation.ADOPT]: 'adopt',
+  [Operation.UNADOPT]: 'unadopt',
+}
+
+function claimOf(task: Task): Claim {
+  const { item, wish, runtime } = task
+  return {
+    item: `${item.isRequest ? 'machineRequests' : 'machines'}/${item.ref.id}`,
+    operation: operationNames[wish.operation],
+    generation: wish.operationGeneration,
+    fence: item.fence,
+    mayAct: () => !task.signal.aborted && runtime.session.lease.mayAct(),
+    confirm: async () => {
+      const sentAtMs = await task.confirm()
+      return runtime.session.lease.leftMs(sentAtMs)
+    },
   }
 }
 
@@ -41,6 +73,18 @@ function lastOf(task: Task): WorkContext<unknown, unknown>['last'] {
     ...(externalId !== '' && { externalId }),
     ...(attributes !== undefined && { attributes: attributes }),
   }
+}
+
+const defaultLookAfterMs = 600_000
+
+/** See {@link WorkContext.wait}. The hub has stored it before the claim ends. */
+async function wait(task: Task, { timeoutMs, lookAfterMs = defaultLookAfterMs, message }: WaitOptions): Promise<never> {
+  task.signal.throwIfAborted()
+  const { operation, operationGeneration } = task.wish
+  const timeout = durationFromMs(Math.round(timeoutMs))
+  await task.report({ waiting: { operation, operationGeneration, timeout, message: message.slice(0, 1024) } })
+  task.signal.throwIfAborted()
+  throw new Stopped('waiting', message, lookAfterMs)
 }
 
 function clampPercent(percent: number): number {

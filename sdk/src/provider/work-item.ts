@@ -37,11 +37,26 @@ export const begunObserved: ObservedInit = {
   ],
 }
 
+/** The same of a server that is to be adopted. */
+export const begunAdoption: ObservedInit = {
+  conditions: [
+    {
+      type: begunCondition,
+      status: ConditionStatus.TRUE,
+      reason: 'Adopting',
+      message: 'Adopting it was begun, so our key may be on it',
+    },
+  ],
+}
+
 /** Brings what is to what is wished, once, for one wish. */
 export type Converge = (task: Task) => Promise<void>
 
 /** How a claim ends by its holder's wish. */
-export type Outcome = { readonly settledGeneration: bigint } | { readonly retryAfterMs: number }
+export type Outcome =
+  | { readonly settledGeneration: bigint }
+  /** @param generation of the wish that was known. */
+  | { readonly retryAfterMs: number; readonly generation?: bigint }
 
 /** One claim: what is wished, what is known, and the task that makes the one of the other. It ends with a Release, or without one where the claim was lost. */
 export class WorkItem {
@@ -154,7 +169,8 @@ export class WorkItem {
     const log = this.#runtime.log.child({ item: this.ref.id })
     try {
       while (!this.over.aborted) {
-        if (this.#stopping) return await this.#handBack()
+        // A machine that is to be left alone is nobody's before that is over.
+        if (this.#stopping || this.#desired.paused) return await this.#handBack()
         const task = new Task(this.#runtime, this, settings())
         this.#task = task
         try {
@@ -164,9 +180,12 @@ export class WorkItem {
           return { settledGeneration: task.wish.generation }
         } catch (thrown) {
           if (task.signal.aborted) continue
+          const { generation } = task.wish
+          if (thrown instanceof Stopped && thrown.why === 'waiting')
+            return { retryAfterMs: thrown.lookAfterMs, generation }
           log.warn({ err: thrown, step: task.currentStep || undefined }, 'an attempt failed')
           const retryAfterMs = await this.#fail(task, ProviderError.from(thrown))
-          if (!task.signal.aborted) return { retryAfterMs }
+          if (!task.signal.aborted) return { retryAfterMs, generation }
         } finally {
           if (task.wish.operation === Operation.PROVISION) this.lastMadeAtMs = monotonicMs()
         }
@@ -207,7 +226,7 @@ export class WorkItem {
 
   /** Says something once, where that is easily done. */
   tell(report: Omit<ReportInit, 'item' | 'fence'>): void {
-    if (!this.over.aborted) this.#runtime.session.tell({ ...report, item: this.ref, fence: this.fence })
+    if (!this.over.aborted) this.#runtime.session.tell(this.claim, { ...report, item: this.ref, fence: this.fence })
   }
 
   /** Keeps a step's result, which the hub has stored. */
@@ -235,7 +254,7 @@ export class WorkItem {
   async #handBack(): Promise<Outcome> {
     if (this.inDoubt !== (this.observed.createInDoubt ?? false))
       await this.report({ generation: this.#desired.generation, observed: {} })
-    return { retryAfterMs: 0 }
+    return { retryAfterMs: 0, generation: this.#desired.generation }
   }
 
   /** Whatever is reported as observed also says whether a create is in doubt, where the hub does not know it yet. */
@@ -260,6 +279,7 @@ export function releaseOf(item: Pick<WorkItem, 'ref' | 'fence'>, outcome: Outcom
       'settledGeneration' in outcome
         ? { case: 'settledGeneration' as const, value: outcome.settledGeneration }
         : { case: 'retryAfter' as const, value: durationFromMs(Math.round(outcome.retryAfterMs)) },
+    generation: 'generation' in outcome ? (outcome.generation ?? 0n) : 0n,
   }
 }
 

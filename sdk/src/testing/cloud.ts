@@ -14,7 +14,7 @@ import type {
 
 export interface CloudServer {
   readonly id: string
-  readonly key: string
+  key: string
   readonly name: string
   power: Power
   /** Which reinstalls were done, in order. */
@@ -35,6 +35,14 @@ export class TestCloud {
     this.servers.set(server.id, server)
     this.calls.push('create')
     return server
+  }
+
+  /** Puts a key on a server, or takes it off: empty. */
+  key(id: string, key: string): void {
+    const server = this.servers.get(id)
+    if (server === undefined) throw new ProviderError('INTERNAL', `there is no server ${id}`)
+    this.calls.push('key')
+    server.key = key
   }
 
   byKey(key: string): CloudServer | undefined {

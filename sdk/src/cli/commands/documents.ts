@@ -27,13 +27,52 @@ interface Document {
 const kinds: Readonly<Record<string, { readonly schema: DescMessage; readonly mutable: readonly string[] }>> = {
   Provider: {
     schema: hub.ProviderSchema,
-    mutable: ['config', 'credentials', 'labels', 'annotations', 'autoAcceptMachines', 'draining', 'orphanPolicy'],
+    mutable: [
+      'config',
+      'credentials',
+      'credentialsSecret',
+      'labels',
+      'annotations',
+      'autoAcceptMachines',
+      'draining',
+      'orphanPolicy',
+      'owner',
+      'region',
+      'residency',
+      'pool',
+    ],
   },
+  ProviderPool: {
+    schema: hub.ProviderPoolSchema,
+    mutable: [
+      'displayName',
+      'claimOn',
+      'organizations',
+      'workspaceSelector',
+      'includedHosts',
+      'trial',
+      'idleRelease',
+      'unlessOwn',
+      'labels',
+      'annotations',
+    ],
+  },
+  Quota: { schema: hub.QuotaSchema, mutable: ['displayName', 'maxHosts', 'maxVcpus', 'maxMemoryMib', 'budget'] },
+  PriceList: { schema: hub.PriceListSchema, mutable: ['displayName', 'isDefault', 'entries'] },
+  BillingAgreement: {
+    schema: hub.BillingAgreementSchema,
+    mutable: ['displayName', 'priceList', 'discountBasisPoints', 'entries', 'startTime', 'endTime'],
+  },
+  Secret: { schema: hub.SecretSchema, mutable: ['description', 'data', 'labels', 'annotations'] },
   MachineClass: {
     schema: hub.MachineClassSchema,
     mutable: ['displayName', 'shape', 'offerings', 'machineSelector', 'bootstrap', 'labels', 'annotations'],
   },
-  Host: { schema: hub.HostSchema, mutable: ['labels', 'annotations', 'protected'] },
+  Host: { schema: hub.HostSchema, mutable: ['labels', 'annotations', 'protected', 'expireTime'] },
+  HostSet: {
+    schema: hub.HostSetSchema,
+    mutable: ['replicas', 'template', 'spread', 'rollout', 'repair', 'labels', 'annotations'],
+  },
 }
 
 /** Reads all documents of a file, a folder or standard input. Nothing is sent before all of them are understood. @throws CliError. */
@@ -123,8 +162,11 @@ function differences(document: Document, current: Common): string[] {
   const there = toJson(kind.schema, current) as JsonObject
   const wanted = toJson(kind.schema, document.message) as JsonObject
   return Object.keys(document.fields).filter((key) => {
-    // Credentials are never read back: whether they differ cannot be told.
+    // Credentials are never read back: whether they differ cannot be told. The hub can tell it of a secret, and keeps its version where they do not.
     if (key === 'credentials' || key === 'userData') return key === 'credentials'
+    // It is reckoned from when the order was stored.
+    if (document.type.kind === 'Host' && key === 'lifetime') return false
+    if (document.type.kind === 'Secret' && key === 'data') return true
     return !holds(
       there[key],
       wanted[key] ?? document.fields[key] ?? null,
@@ -145,10 +187,43 @@ async function findCurrent(client: SlipwayClient, document: Document): Promise<C
 async function createDocument(client: SlipwayClient, document: Document, validateOnly: boolean): Promise<void> {
   const requestId = randomUUID()
   const { message, id } = document
+  const parent = document.name.split('/').slice(0, 2).join('/')
   if (document.type.kind === 'Provider')
     await client.providers.createProvider({
       providerId: id,
       provider: message as hub.Provider,
+      requestId,
+      validateOnly,
+    })
+  else if (document.type.kind === 'ProviderPool')
+    await client.providerPools.createProviderPool({
+      providerPoolId: id,
+      providerPool: message as hub.ProviderPool,
+      requestId,
+      validateOnly,
+    })
+  else if (document.type.kind === 'Quota')
+    await client.quotas.createQuota({ parent, quotaId: id, quota: message as hub.Quota, requestId, validateOnly })
+  else if (document.type.kind === 'PriceList')
+    await client.priceLists.createPriceList({
+      priceListId: id,
+      priceList: message as hub.PriceList,
+      requestId,
+      validateOnly,
+    })
+  else if (document.type.kind === 'BillingAgreement')
+    await client.billingAgreements.createBillingAgreement({
+      parent,
+      billingAgreementId: id,
+      billingAgreement: message as hub.BillingAgreement,
+      requestId,
+      validateOnly,
+    })
+  else if (document.type.kind === 'Secret')
+    await client.secrets.createSecret({
+      parent,
+      secretId: id,
+      secret: message as hub.Secret,
       requestId,
       validateOnly,
     })
@@ -159,18 +234,25 @@ async function createDocument(client: SlipwayClient, document: Document, validat
       requestId,
       validateOnly,
     })
-  else {
-    const parent = document.name.split('/').slice(0, 2).join('/')
-    await client.hosts.createHost({ parent, hostId: id, host: message as hub.Host, requestId, validateOnly })
-  }
+  else if (document.type.kind === 'HostSet')
+    await client.hostSets.createHostSet({
+      parent,
+      hostSetId: id,
+      hostSet: message as hub.HostSet,
+      requestId,
+      validateOnly,
+    })
+  else await client.hosts.createHost({ parent, hostId: id, host: message as hub.Host, requestId, validateOnly })
 }
 
+/** @returns whether it made a difference, as far as the hub tells. */
 async function updateDocument(
   client: SlipwayClient,
   document: Document,
+  current: Common,
   changed: readonly string[],
   validateOnly: boolean,
-): Promise<void> {
+): Promise<boolean> {
   const kind = kinds[document.type.kind]
   const fixed = changed.find((key) => kind?.mutable.includes(key) !== true)
   if (fixed !== undefined)
@@ -181,13 +263,45 @@ async function updateDocument(
   const updateMask = { paths: changed.map((key) => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)) }
   if (document.type.kind === 'Provider')
     await client.providers.updateProvider({ provider: document.message as hub.Provider, updateMask, validateOnly })
-  else if (document.type.kind === 'MachineClass')
+  else if (document.type.kind === 'ProviderPool')
+    await client.providerPools.updateProviderPool({
+      providerPool: document.message as hub.ProviderPool,
+      updateMask,
+      validateOnly,
+    })
+  else if (document.type.kind === 'Quota')
+    await client.quotas.updateQuota({ quota: document.message as hub.Quota, updateMask, validateOnly })
+  else if (document.type.kind === 'PriceList')
+    await client.priceLists.updatePriceList({ priceList: document.message as hub.PriceList, updateMask, validateOnly })
+  else if (document.type.kind === 'BillingAgreement')
+    await client.billingAgreements.updateBillingAgreement({
+      billingAgreement: document.message as hub.BillingAgreement,
+      updateMask,
+      validateOnly,
+    })
+  else if (document.type.kind === 'Secret') {
+    const { secret } = await client.secrets.updateSecret({
+      secret: document.message as hub.Secret,
+      updateMask,
+      validateOnly,
+    })
+    return secret?.etag !== current.etag
+  } else if (document.type.kind === 'HostSet') {
+    const { hostSet } = await client.hostSets.updateHostSet({
+      hostSet: document.message as hub.HostSet,
+      updateMask,
+      validateOnly,
+    })
+    // Whether the user-data of a template differs, the hub alone can tell.
+    return validateOnly || hostSet?.etag !== current.etag
+  } else if (document.type.kind === 'MachineClass')
     await client.machineClasses.updateMachineClass({
       machineClass: document.message as hub.MachineClass,
       updateMask,
       validateOnly,
     })
   else await client.hosts.updateHost({ host: document.message as hub.Host, updateMask, validateOnly })
+  return true
 }
 
 export interface ApplyFlags {
@@ -206,9 +320,10 @@ export async function apply(session: Session, flags: ApplyFlags): Promise<number
   for (const document of documents) {
     const current = await findCurrent(client, document)
     const changed = current === undefined ? [] : differences(document, current)
-    const result = current === undefined ? 'created' : changed.length > 0 ? 'configured' : 'unchanged'
     if (current === undefined) await createDocument(client, document, dryRun)
-    else if (changed.length > 0) await updateDocument(client, document, changed, dryRun)
+    else if (changed.length > 0 && !(await updateDocument(client, document, current, changed, dryRun)))
+      changed.length = 0
+    const result = current === undefined ? 'created' : changed.length > 0 ? 'configured' : 'unchanged'
     const name = `${document.type.singular}/${document.id}`
     results.push({ name, result, ...(changed.length > 0 && { changed }) })
     if (!session.structured)
@@ -248,7 +363,7 @@ export async function diff(session: Session, flags: ApplyFlags): Promise<number>
     }
     const there = toJson(document.type.schema, current) as JsonObject
     for (const field of differences(document, current)) {
-      if (field !== 'credentials')
+      if (field !== 'credentials' && !(document.type.kind === 'Secret' && field === 'data'))
         found.push({ name, field, current: there[field] ?? null, wanted: document.fields[field] ?? null })
     }
   }

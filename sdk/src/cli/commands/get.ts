@@ -8,6 +8,7 @@ import { usageError } from '../failure.js'
 import { idOf, noFilter, type Common, type ListOptions, type ResourceType } from '../resource-type.js'
 import { parseReference, resourceType, resourceTypes } from '../resources.js'
 import { jsonOf, type Session } from '../session.js'
+import { sshKeyRows } from '../ssh-keys.js'
 import { coloured } from '../terminal.js'
 
 export interface GetFlags {
@@ -111,13 +112,21 @@ export async function describe(session: Session, word: string, name: string): Pr
     attempts: _attempts,
     configSchema: _configSchema,
     dataSchema: _dataSchema,
+    sshPublicKeys: _sshPublicKeys,
     ...rest
   } = json
   if (session.structured) {
     session.printValue({ ...json, events: timeline.map((event) => jsonOf(hub.EventSchema, event)) }, '')
     return
   }
+  const keys = sshKeysOf(resource)
+  if (keys.length > 0 && typeof rest['template'] === 'object')
+    rest['template'] = { ...rest['template'], sshPublicKeys: undefined }
   session.print(stringify(rest))
+  if (keys.length > 0) {
+    session.print('\nSSH keys:\n')
+    session.print(formatTable(['TYPE', 'FINGERPRINT', 'COMMENT'], sshKeyRows(keys)))
+  }
   if (resource.conditions !== undefined && resource.conditions.length > 0) {
     session.print('\nConditions:\n')
     session.print(
@@ -144,6 +153,13 @@ export async function describe(session: Session, word: string, name: string): Pr
   }
   session.print('\nEvents:\n')
   printEvents(session, timeline)
+}
+
+/** Of a host, or of what a set's members are ordered as. */
+function sshKeysOf(resource: Common): readonly string[] {
+  if (resource.$typeName === hub.HostSchema.typeName) return (resource as unknown as hub.Host).sshPublicKeys
+  if (resource.$typeName !== hub.HostSetSchema.typeName) return []
+  return (resource as unknown as hub.HostSet).template?.sshPublicKeys ?? []
 }
 
 function errorText(session: Session, error: hub.LastError): string {
@@ -181,7 +197,9 @@ function printEvents(session: Session, events: readonly hub.Event[], headings = 
         event.time === undefined ? '' : timestampDate(event.time).toISOString(),
         subjectText(event.subject),
         event.reason,
-        event.message,
+        event.count > 1n
+          ? `${event.message} (${event.count} times, last ${ago(session, event.lastTime)} ago)`
+          : event.message,
       ]),
       { headings },
     ),

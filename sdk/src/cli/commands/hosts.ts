@@ -1,13 +1,15 @@
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { create, type JsonObject } from '@bufbuild/protobuf'
+import { durationFromMs, timestampFromDate } from '@bufbuild/protobuf/wkt'
 import * as hub from '@slipway/proto/hub/v1'
 import { parse } from 'yaml'
 import { CliError, exitCodes, usageError } from '../failure.js'
-import { formatMicros, formatSpan, formatTable, parseBytes, parseMicros } from '../format.js'
-import { idOf, priceText, type Common, type ResourceType } from '../resource-type.js'
+import { formatMicros, formatSpan, formatTable, parseBytes, parseMicros, parseSpan } from '../format.js'
+import { idOf, parsePriority, priceText, type Common, type ResourceType } from '../resource-type.js'
 import { hostType } from '../resources.js'
 import { jsonOf, type Session } from '../session.js'
+import { readSshKeys } from '../ssh-keys.js'
 import { mayRedraw } from '../terminal.js'
 import { parseGoal, parseTimeout, waitFor } from '../waiting.js'
 import { confirm } from './confirm.js'
@@ -15,6 +17,8 @@ import { readSecret } from './login.js'
 
 export interface OrderFlags {
   readonly class?: string
+  readonly cpus?: string
+  /** The same. */
   readonly vcpus?: string
   readonly memory?: string
   readonly disk?: string
@@ -23,11 +27,21 @@ export interface OrderFlags {
   readonly provider?: readonly string[]
   readonly family?: readonly string[]
   readonly location?: readonly string[]
+  readonly region?: readonly string[]
+  readonly residency?: readonly string[]
+  readonly near?: readonly string[]
+  readonly apart?: readonly string[]
+  readonly preferNear?: readonly string[]
+  readonly preferApart?: readonly string[]
+  readonly spreadOver?: readonly string[]
   readonly maxPrice?: string
+  readonly priority?: string
   readonly data?: readonly string[]
   readonly dataFile?: string
   readonly userDataFile?: string
+  readonly sshKey?: readonly string[]
   readonly label?: readonly string[]
+  readonly lifetime?: string
   readonly explain?: boolean
   readonly dryRun?: boolean
   readonly wait: boolean
@@ -87,7 +101,7 @@ function planTable(plan: hub.CreateHostResponse): string {
     candidate.typeId === '' ? idOf(candidate.machine) : candidate.typeId,
     candidate.location,
     priceText(candidate.price),
-    candidate.rejectedReason === '' ? 'would do' : `${candidate.rejectedReason}: ${candidate.message}`,
+    verdictOf(candidate),
   ])
   return (
     formatTable(['CHOSEN', 'PROVIDER', 'TYPE', 'LOCATION', 'PRICE', 'VERDICT'], rows) +
@@ -95,9 +109,16 @@ function planTable(plan: hub.CreateHostResponse): string {
   )
 }
 
-async function hostOf(session: Session, flags: OrderFlags): Promise<hub.Host> {
-  const sized = flags.vcpus !== undefined || flags.memory !== undefined
-  if ((flags.class === undefined) === !sized) throw usageError('give --class, or --vcpus and --memory, and not both')
+function verdictOf({ chosen, rejectedReason, message }: hub.PlacementCandidate): string {
+  if (rejectedReason !== '') return `${rejectedReason}: ${message}`
+  const what = chosen ? 'chosen' : 'would do'
+  return message === '' ? what : `${what}: ${message}`
+}
+
+/** What a host is to be, by the flags of its order. @throws CliError. */
+export async function hostOf(session: Session, flags: OrderFlags): Promise<hub.Host> {
+  const sized = (flags.cpus ?? flags.vcpus) !== undefined || flags.memory !== undefined
+  if ((flags.class === undefined) === !sized) throw usageError('give --class, or --cpus and --memory, and not both')
   return create(hub.HostSchema, {
     hostname: flags.hostname ?? '',
     ...(flags.class !== undefined && {
@@ -110,6 +131,13 @@ async function hostOf(session: Session, flags: OrderFlags): Promise<hub.Host> {
       ),
       families: [...(flags.family ?? [])],
       locations: [...(flags.location ?? [])],
+      regions: [...(flags.region ?? [])],
+      residency: [...(flags.residency ?? [])],
+      affinities: affinitiesOf(flags),
+      spread: (flags.spreadOver ?? []).map((text) => {
+        const { domain, labelSelector } = domainAndLabels('--spread-over', text)
+        return { domain, labelSelector }
+      }),
       maxHourlyMicros:
         flags.maxPrice === undefined
           ? 0n
@@ -117,16 +145,80 @@ async function hostOf(session: Session, flags: OrderFlags): Promise<hub.Host> {
     },
     providerData: { ...dataFile(flags.dataFile), ...pairs(flags.data ?? [], '--data') },
     userData: flags.userDataFile === undefined ? '' : await readSecret(session, flags.userDataFile, 'user-data'),
+    sshPublicKeys: readSshKeys(flags.sshKey ?? []),
     labels: pairs(flags.label ?? [], '--label'),
+    ...(flags.lifetime !== undefined && { lifetime: lifetimeOf(flags.lifetime) }),
+    ...(flags.priority !== undefined && { priority: parsePriority(flags.priority) }),
   })
+}
+
+const domains: Readonly<Record<string, hub.FailureDomain>> = {
+  provider: hub.FailureDomain.PROVIDER,
+  location: hub.FailureDomain.LOCATION,
+  rack: hub.FailureDomain.RACK,
+}
+
+function affinitiesOf(flags: OrderFlags) {
+  const { NEAR, APART } = hub.AffinitySide
+  const given = [
+    { flag: '--near', texts: flags.near, side: NEAR, required: true },
+    { flag: '--apart', texts: flags.apart, side: APART, required: true },
+    { flag: '--prefer-near', texts: flags.preferNear, side: NEAR, required: false },
+    { flag: '--prefer-apart', texts: flags.preferApart, side: APART, required: false },
+  ]
+  return given.flatMap(({ flag, texts = [], side, required }) =>
+    texts.map((text) => {
+      const { domain, labelSelector } = domainAndLabels(flag, text)
+      if (labelSelector === '') throw usageError(`${flag} ${text} must name labels, as in ${text}:app=web`)
+      return { side, domain, labelSelector, required }
+    }),
+  )
+}
+
+/** `rack:app=web`. @throws CliError. */
+function domainAndLabels(flag: string, text: string) {
+  const colon = text.indexOf(':')
+  const domain = domains[(colon < 0 ? text : text.slice(0, colon)).toLowerCase()]
+  if (domain === undefined) throw usageError(`${flag} ${text} must begin with provider, location or rack`)
+  return { domain, labelSelector: colon < 0 ? '' : text.slice(colon + 1) }
+}
+
+function lifetimeOf(text: string) {
+  return durationFromMs(required(parseSpan(text), `--lifetime ${text} must be a time like 8h or 30d`))
+}
+
+export interface ExtendFlags {
+  readonly lifetime?: string
+  readonly until?: string
+  readonly never?: boolean
+}
+
+/** `host extend`: moves the time at which a host is released by itself. */
+export async function extend(session: Session, name: string, flags: ExtendFlags): Promise<void> {
+  const given = [flags.lifetime, flags.until, flags.never].filter((flag) => flag !== undefined)
+  if (given.length !== 1) throw usageError('give one of --lifetime, --until and --never')
+  const until = flags.until === undefined ? undefined : new Date(flags.until)
+  if (until !== undefined && Number.isNaN(until.getTime()))
+    throw usageError(`--until ${flags.until ?? ''} must be a time like 2030-01-31T18:00:00Z`)
+  const { host } = await (
+    await session.client()
+  ).hosts.updateHost({
+    host: {
+      name: hostType.fullName(name, session.workspace),
+      ...(flags.lifetime !== undefined && { lifetime: lifetimeOf(flags.lifetime) }),
+      ...(until !== undefined && { expireTime: timestampFromDate(until) }),
+    },
+    updateMask: { paths: [flags.lifetime === undefined ? 'expire_time' : 'lifetime'] },
+  })
+  if (host !== undefined) session.printOne(type, host)
 }
 
 function shapeOf(flags: OrderFlags) {
   const bytes = (text: string | undefined, flag: string) =>
     text === undefined ? 0n : required(parseBytes(text), `${flag} ${text} must be a size like 4Gi`)
-  const vcpus = Number(flags.vcpus)
-  if (!Number.isInteger(vcpus) || vcpus < 1)
-    throw usageError(`--vcpus ${flags.vcpus ?? ''} must be a whole number above 0`)
+  const given = flags.cpus ?? flags.vcpus
+  const vcpus = Number(given)
+  if (!Number.isInteger(vcpus) || vcpus < 1) throw usageError(`--cpus ${given ?? ''} must be a whole number above 0`)
   return {
     vcpus,
     memoryMib: bytes(flags.memory, '--memory') / 1024n ** 2n,
@@ -140,7 +232,8 @@ function required<T>(value: T | undefined, message: string): T {
   return value
 }
 
-function pairs(texts: readonly string[], flag: string): Record<string, string> {
+/** @throws CliError for what is not KEY=VALUE. */
+export function pairs(texts: readonly string[], flag: string): Record<string, string> {
   return Object.fromEntries(
     texts.map((text) => {
       const at = text.indexOf('=')
@@ -263,6 +356,17 @@ export async function reinstall(session: Session, name: string, flags: Reinstall
   }
   const resource = await followHost(session, full, 'ready', timeoutMs)
   if (resource !== undefined) session.printOne(type, resource)
+}
+
+/** `host protect NAME on|off`. */
+export async function protect(session: Session, name: string, wish: string): Promise<void> {
+  if (wish !== 'on' && wish !== 'off') throw usageError(`say on or off, not ${wish}`)
+  const client = await session.client()
+  const { host } = await client.hosts.updateHost({
+    host: { name: hostType.fullName(name, session.workspace), protected: wish === 'on' },
+    updateMask: { paths: ['protected'] },
+  })
+  if (host !== undefined) session.printOne(type, host)
 }
 
 /** `host retry`: leads a host out of ERROR. */

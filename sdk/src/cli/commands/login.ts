@@ -1,8 +1,16 @@
 import { readFileSync } from 'node:fs'
+import { Role } from '@slipway/proto/hub/v1'
 import { createSlipwayClient } from '../../client/index.js'
-import { contextFilePath, readContextFile, writeContextFile } from '../context-file.js'
+import {
+  contextFilePath,
+  readContextFile,
+  writeContextFile,
+  type ContextFile,
+  type SavedContext,
+} from '../context-file.js'
 import { CliError, exitCodes, usageError } from '../failure.js'
 import { formatTable } from '../format.js'
+import { shortPrincipal } from '../resources-tenancy.js'
 import type { Session } from '../session.js'
 import { readStdin } from '../terminal.js'
 
@@ -21,39 +29,78 @@ export async function readSecret(session: Session, source: string, what: string)
 export interface LoginFlags {
   /** The global flag of that name. */
   readonly server?: string
-  readonly tokenFile: string
+  /** The global flag of that name. */
+  readonly context?: string
+  /** Absent: somebody signs in. */
+  readonly tokenFile?: string
+  readonly issuer?: string
+  readonly device?: boolean
+  readonly browser?: boolean
   readonly name?: string
   readonly workspace?: string
   readonly caFile?: string
 }
 
-/** Proves a token and keeps it, as the current context. */
+/** Lets somebody sign in, or proves a token, and keeps the token as the current context. What is not said is as it was the last time. */
 export async function login(session: Session, flags: LoginFlags): Promise<void> {
-  const { server } = flags
-  if (server === undefined) throw usageError('say which hub: slipway login --server URL --token-file FILE')
-  if (!/^https?:\/\//.test(server))
-    throw usageError(`--server must be a URL like https://slipway.example, but is «${server}»`)
-  const token = await readSecret(session, flags.tokenFile, 'the token')
-  const client = createSlipwayClient({
-    baseUrl: server,
-    token,
-    ...(flags.caFile !== undefined && { caFile: flags.caFile }),
-  })
-  const info = await client.system.getServerInfo({})
   const { env } = session.surroundings
   const file = readContextFile(env)
-  const name = flags.name ?? new URL(server).host
+  const before = file.contexts[flags.name ?? flags.context ?? env['SLIPWAY_CONTEXT'] ?? file.current]
+  const server = flags.server ?? env['SLIPWAY_SERVER'] ?? before?.server
+  if (server === undefined) throw usageError('say which hub: slipway login --server URL')
+  if (!/^https?:\/\//.test(server))
+    throw usageError(`--server must be a URL like https://slipway.example, but is «${server}»`)
+  const same = before?.server === server ? before : undefined
+  const caFile = flags.caFile ?? env['SLIPWAY_CA_FILE'] ?? same?.caFile
+  const workspace = flags.workspace ?? same?.workspace
+  const obtained = await obtainToken(session, flags, { server, caFile, issuer: flags.issuer ?? same?.signedIn?.issuer })
+  const client = createSlipwayClient({
+    baseUrl: server,
+    token: obtained.token,
+    ...(caFile !== undefined && { caFile }),
+  })
+  const info = await client.system.getServerInfo({})
+  const name = flags.name ?? flags.context ?? (same === undefined ? new URL(server).host : nameOf(file, same))
   const context = {
     server,
-    token,
-    ...(flags.workspace !== undefined && { workspace: flags.workspace }),
-    ...(flags.caFile !== undefined && { caFile: flags.caFile }),
+    ...obtained,
+    ...(workspace !== undefined && { workspace }),
+    ...(caFile !== undefined && { caFile }),
   }
   writeContextFile(env, { current: name, contexts: { ...file.contexts, [name]: context } })
+  const { signedIn } = obtained
+  const who = signedIn === undefined ? info.caller : shortPrincipal(info.principal)
+  const until = signedIn?.until === undefined ? '' : `, until ${signedIn.until}`
   session.printValue(
-    { context: name, server, caller: info.caller, version: info.version },
-    `Logged in to ${server} as ${info.caller} (context ${name})\n`,
+    { context: name, server, caller: info.caller, principal: info.principal, version: info.version, ...signedIn },
+    `Logged in to ${server} as ${who}${until} (context ${name})\n`,
   )
+}
+
+function nameOf(file: ContextFile, context: SavedContext): string {
+  return Object.entries(file.contexts).find(([, each]) => each === context)?.[0] ?? new URL(context.server).host
+}
+
+async function obtainToken(
+  session: Session,
+  flags: LoginFlags,
+  where: { readonly server: string; readonly caFile: string | undefined; readonly issuer: string | undefined },
+): Promise<Pick<SavedContext, 'token' | 'signedIn'>> {
+  const { tokenFile, issuer, device, browser } = flags
+  if (tokenFile !== undefined) {
+    if (issuer !== undefined || device !== undefined || browser !== undefined)
+      throw usageError('--token-file is for programs, and --issuer, --device and --browser are for people: give one')
+    return { token: await readSecret(session, tokenFile, 'the token') }
+  }
+  if (device === true && browser !== undefined) throw usageError('give --device or --browser, and not both')
+  const { signIn } = await import('./sign-in.js')
+  return signIn(session, {
+    server: where.server,
+    ...(where.caFile !== undefined && { caFile: where.caFile }),
+    ...(where.issuer !== undefined && { issuer: where.issuer }),
+    ...(device !== undefined && { device }),
+    ...(browser !== undefined && { browser }),
+  })
 }
 
 export function contextList(session: Session): void {
@@ -115,6 +162,13 @@ export async function whoami(session: Session): Promise<void> {
   const info = await (await session.client()).system.getServerInfo({})
   const shown = {
     caller: info.caller,
+    principal: info.principal,
+    roles: info.roleBindings
+      .map(
+        ({ role, name }) =>
+          `${Role[role].toLowerCase().replace('_', '-')} of ${name.replace(/\/?roleBindings\/[^/]+$/, '') || 'the hub'}`,
+      )
+      .join(', '),
     server: session.connection.server,
     workspace: session.workspace,
     version: info.version,

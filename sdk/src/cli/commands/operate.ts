@@ -55,9 +55,20 @@ export async function remove(session: Session, word: string, name: string, flags
   await confirm(session, `Delete ${type.singular} ${name}`, flags.yes ?? false)
   const client = await session.client()
   if (type.kind === 'Provider') await client.providers.deleteProvider({ name: full })
+  else if (type.kind === 'ProviderPool') await client.providerPools.deleteProviderPool({ name: full })
+  else if (type.kind === 'Quota') await client.quotas.deleteQuota({ name: full })
+  else if (type.kind === 'PriceList') await client.priceLists.deletePriceList({ name: full })
+  else if (type.kind === 'BillingAgreement') await client.billingAgreements.deleteBillingAgreement({ name: full })
+  else if (type.kind === 'Secret') await client.secrets.deleteSecret({ name: full })
   else if (type.kind === 'MachineClass') await client.machineClasses.deleteMachineClass({ name: full })
   else if (type.kind === 'Machine') await client.machines.deleteMachine({ name: full })
   else if (type.kind === 'Host') await client.hosts.deleteHost({ name: full })
+  else if (type.kind === 'HostSet') await client.hostSets.deleteHostSet({ name: full })
+  else if (type.kind === 'Organization') await client.organizations.deleteOrganization({ name: full })
+  else if (type.kind === 'Workspace') await client.workspaces.deleteWorkspace({ name: full })
+  else if (type.kind === 'Principal') await client.principals.deletePrincipal({ name: full })
+  else if (type.kind === 'RoleBinding') await client.roleBindings.deleteRoleBinding({ name: full })
+  else if (type.kind === 'Token') await client.tokens.revokeToken({ name: full })
   else
     throw usageError(
       type.kind === 'Orphan'
@@ -171,15 +182,15 @@ async function untilMachine(
   return machine
 }
 
-/** `machine accept|retry|cordon|uncordon` and `machine maintenance on|off`. */
+/** `machine accept|retry|cordon|uncordon`. */
 export async function operateMachine(
   session: Session,
   name: string,
-  what: 'accept' | 'retry' | 'cordon' | 'uncordon' | 'maintenance-on' | 'maintenance-off',
+  what: 'accept' | 'retry' | 'cordon' | 'uncordon',
 ): Promise<void> {
   const client = await session.client()
   const full = machines.fullName(name, session.workspace)
-  const update = async (fields: { cordoned?: boolean; maintenance?: boolean }) =>
+  const update = async (fields: { cordoned: boolean }) =>
     (
       await client.machines.updateMachine({
         machine: { name: full, ...fields },
@@ -191,8 +202,6 @@ export async function operateMachine(
     retry: async () => (await client.machines.retryMachine({ name: full })).machine,
     cordon: () => update({ cordoned: true }),
     uncordon: () => update({ cordoned: false }),
-    'maintenance-on': () => update({ maintenance: true }),
-    'maintenance-off': () => update({ maintenance: false }),
   }
   const machine = await doings[what]()
   if (machine !== undefined) session.printOne(machines, machine)
@@ -222,7 +231,12 @@ export interface AddProviderFlags {
   readonly kind: string
   readonly configFile?: string
   readonly credentialsFile?: string
+  readonly credentialsSecret?: string
   readonly autoAccept?: boolean
+  readonly owner?: string
+  readonly pool?: string
+  readonly region?: string
+  readonly residency?: readonly string[]
 }
 
 function objectIn(text: string, what: string): JsonObject {
@@ -246,7 +260,14 @@ export async function addProvider(session: Session, name: string, flags: AddProv
     ...(flags.credentialsFile !== undefined && {
       credentials: objectIn(await readSecret(session, flags.credentialsFile, 'credentials'), 'credentials'),
     }),
+    ...(flags.credentialsSecret !== undefined && {
+      credentialsSecret: resourceType('secret').fullName(flags.credentialsSecret, ''),
+    }),
     autoAcceptMachines: flags.autoAccept ?? false,
+    owner: flags.owner ?? '',
+    pool: flags.pool === undefined ? '' : resourceType('providerpool').fullName(flags.pool, ''),
+    region: flags.region ?? '',
+    residency: [...(flags.residency ?? [])],
   })
   const response = await (
     await session.client()
@@ -268,6 +289,41 @@ export async function providerToken(session: Session, name: string, ttl: string)
     `${response.joinToken}\n`,
   )
   session.note(`Good for one instance until ${until}. Instances connect to ${response.gatewayAddress}.`)
+}
+
+/** `provider release-holds NAME`. */
+export async function releaseHolds(
+  session: Session,
+  name: string,
+  flags: { readonly type?: string; readonly location?: string },
+): Promise<void> {
+  const { released } = await (
+    await session.client()
+  ).providers.releaseHolds({
+    name: resourceType('provider').fullName(name, ''),
+    typeId: flags.type ?? '',
+    location: flags.location ?? '',
+  })
+  session.printValue({ released }, released === 0 ? 'Nothing was held back.\n' : `Offered again: ${released}.\n`)
+}
+
+/** `provider claim POOL --for WORKSPACE`. */
+export async function claimProvider(session: Session, pool: string, workspace: string): Promise<void> {
+  const { provider } = await (
+    await session.client()
+  ).providerPools.claimProvider({
+    name: resourceType('providerpool').fullName(pool, ''),
+    workspace: resourceType('workspace').fullName(workspace, ''),
+  })
+  if (provider !== undefined) session.printOne(resourceType('provider'), provider)
+}
+
+/** `provider release NAME`. */
+export async function releaseProvider(session: Session, name: string): Promise<void> {
+  const { provider } = await (
+    await session.client()
+  ).providerPools.releaseProvider({ name: resourceType('provider').fullName(name, '') })
+  if (provider !== undefined) session.printOne(resourceType('provider'), provider)
 }
 
 /** `provider drain|undrain`. */

@@ -1,7 +1,8 @@
+import { randomBytes } from 'node:crypto'
 import { FailureCode, Operation, PowerState, Presence } from '@slipway/proto/provider/v1'
 import type { Case } from '../case.js'
 import type { Verdict } from '../gateway/gateway.js'
-import { expect, expectEqual } from '../until.js'
+import { CaseSkipped, expect, expectEqual } from '../until.js'
 import { expectGone, expectStandstill, pause, reportNumber, strikeAt, untilItExists } from './moments.js'
 
 /** A request that nothing is known of but that it was tried before: something of it may exist. */
@@ -286,4 +287,28 @@ export const createCases: readonly Case[] = [
       await bench.server(item)
     },
   },
+  {
+    id: 'create/hands-over-ssh-keys',
+    rule: 'SSH keys of an order may log in on its machine, or the order is refused for good: they are never dropped.',
+    async run(bench) {
+      await bench.instance()
+      const item = await bench.order(undefined, [newKey('kit "one"'), newKey('kit')])
+      try {
+        await bench.drive(item)
+      } catch (error) {
+        if (item.failures.some(({ code, retryable }) => code === FailureCode.INVALID_SPEC && !retryable)) return
+        throw error
+      }
+      const { sshPublicKeys } = await bench.server(item)
+      if (sshPublicKeys === undefined) throw new CaseSkipped('the adapter does not tell which keys may log in')
+      const wanted = item.desired.spec?.bootstrap?.sshPublicKeys ?? []
+      expectEqual(sshPublicKeys.join('\n'), wanted.join('\n'), 'the keys that may log in')
+    },
+  },
 ]
+
+function newKey(comment: string): string {
+  const part = (bytes: Buffer) => Buffer.concat([Buffer.from([0, 0, 0, bytes.length]), bytes])
+  const body = Buffer.concat([part(Buffer.from('ssh-ed25519')), part(randomBytes(32))])
+  return `ssh-ed25519 ${body.toString('base64')} ${comment}`
+}

@@ -1,5 +1,7 @@
 import type { Case } from '../case.js'
+import { adoptCases } from './adopt.js'
 import { clockCases } from './clock.js'
+import { consoleCases } from './console.js'
 import { crashCases } from './crash.js'
 import { createCases } from './create.js'
 import { deleteCases } from './delete.js'
@@ -8,6 +10,7 @@ import { failureCases } from './failures.js'
 import { handshakeCases } from './handshake.js'
 import { holdsCases } from './holds.js'
 import { idleCases } from './idle.js'
+import { leftAloneCases } from './left-alone.js'
 import { listingCases } from './listing.js'
 import { observeCases } from './observe.js'
 import { offeringsCases } from './offerings.js'
@@ -39,13 +42,16 @@ export const allCases: readonly Case[] = [
   ...listingCases,
   ...ownershipCases,
   ...orphanCases,
+  ...adoptCases,
   ...validateCases,
   ...offeringsCases,
   ...failureCases,
   ...powerCases,
   ...reinstallCases,
   ...rescueCases,
+  ...consoleCases,
   ...rackCases,
+  ...leftAloneCases,
   ...stoppingCases,
   ...idleCases,
   ...clockCases,

@@ -56,6 +56,7 @@ export const folderAdapter: Adapter = {
         reinstalls: 0,
         mark: 0,
         rescue: false,
+        sshPublicKeys: [],
         runsAtMs: 0,
       })
       return id
@@ -72,6 +73,6 @@ function cloudOf(world: World): FolderCloud {
   return new FolderCloud(folderOf(world))
 }
 
-function thingOf({ id, name, key, power, reboots, reinstalls, rescue }: FolderMachine) {
-  return { kind: 'server', externalId: id, name, ownershipKey: key, power, reboots, reinstalls, rescue }
+function thingOf({ id, name, key, power, reboots, reinstalls, rescue, sshPublicKeys }: FolderMachine) {
+  return { kind: 'server', externalId: id, name, ownershipKey: key, power, reboots, reinstalls, rescue, sshPublicKeys }
 }

@@ -24,6 +24,7 @@ export interface FolderMachine {
   /** Which reinstall it was that was done last, in its caller's own count. */
   readonly mark: number
   readonly rescue: boolean
+  readonly sshPublicKeys: readonly string[]
   /** When it runs, and when it is gone, by the time of day; the latter is absent while nobody has asked for it. */
   readonly runsAtMs: number
   readonly goneAtMs?: number
@@ -72,12 +73,12 @@ export class FolderCloud {
     mkdirSync(this.#machines, { recursive: true })
   }
 
-  async create(name: string, key: string): Promise<FolderMachine> {
+  async create(name: string, key: string, sshPublicKeys: readonly string[] = []): Promise<FolderMachine> {
     await this.#call('write')
     const { full = false, losesAnswer = false, createMs = 100, ...others } = this.faults
     if (full) throw new FolderError('full')
     const id = `m-${randomBytes(4).toString('hex')}`
-    const counts = { reboots: 0, reinstalls: 0, mark: 0, rescue: false }
+    const counts = { reboots: 0, reinstalls: 0, mark: 0, rescue: false, sshPublicKeys }
     const machine: FolderMachine = { id, name, key, power: 'on', ...counts, runsAtMs: Date.now() + createMs }
     this.put(machine)
     if (!losesAnswer) return machine
@@ -119,6 +120,17 @@ export class FolderCloud {
     const machine = await this.#written(id)
     const { losesAnswer = false, ...others } = this.faults
     this.put({ ...machine, power: 'on', rescue: false, reinstalls: machine.reinstalls + 1, mark })
+    if (!losesAnswer) return
+    this.faults = others
+    await delay(200)
+    throw new FolderError('no-answer')
+  }
+
+  /** Puts a key on a machine, or takes it off: empty. */
+  async key(id: string, key: string): Promise<void> {
+    const machine = await this.#written(id)
+    const { losesAnswer = false, ...others } = this.faults
+    this.put({ ...machine, key })
     if (!losesAnswer) return
     this.faults = others
     await delay(200)

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { z } from 'zod'
+import { ConsoleRefused } from '../../provider/console.js'
 import { ProviderError } from '../../provider/errors.js'
 import type {
   Context,
@@ -84,7 +85,8 @@ export function folderProvider(
     const make = async () => {
       // Not before the kit has seen what there was.
       if (has('does-not-wait-for-acks')) await sleep(400)
-      return (await call(context, (cloud) => cloud.create(spec.name, key))).id
+      const keys = has('drops-the-ssh-keys') ? [] : spec.bootstrap.sshPublicKeys
+      return (await call(context, (cloud) => cloud.create(spec.name, key, keys))).id
     }
     const id = has('creates-outside-of-steps')
       ? await make()
@@ -190,6 +192,34 @@ export function folderProvider(
         },
       })
       return { externalId, power: 'on' }
+    },
+    adopt: {
+      async find(context, externalId) {
+        const machine = await call(context, (cloud) => cloud.get(externalId))
+        if (machine === undefined || machine.goneAtMs !== undefined) return undefined
+        const ownershipKey = has('adopts-what-is-anothers') ? '' : machine.key
+        return { externalId: machine.id, power: machine.power, ownershipKey }
+      },
+      async mark(context, { externalId, ownershipKey }) {
+        await call(context, (cloud) => cloud.key(externalId, ownershipKey))
+        if (has('switches-what-it-adopts')) await call(context, (cloud) => cloud.power(externalId, 'off'))
+      },
+      unmark: (context, { externalId }) =>
+        call(context, (cloud) =>
+          has('deletes-what-it-lets-go-of') ? cloud.remove(externalId) : cloud.key(externalId, ''),
+        ),
+    },
+    async *console(context, { externalId: id }, { after, tailLines, follow }) {
+      const machine = await call(context, (cloud) => cloud.get(id))
+      if (machine === undefined && !has('shows-consoles-of-what-is-not-there'))
+        throw new ConsoleRefused('not-found', `there is no ${id}`)
+      const text = Array.from({ length: 10 }, (_, line) => `${id} says ${line}\n`).join('')
+      let offset = after?.log === id && !has('shows-its-console-from-the-start') ? after.offset : 0
+      const lines = (tailLines ?? 10) + (has('shows-more-lines-than-wanted') ? 1 : 0)
+      if (after === undefined) offset = text.length - (text.length / 10) * Math.min(10, lines)
+      const log = has('shows-its-console-from-the-start') ? `${id}-${Date.now()}` : id
+      yield { position: { log, offset }, bytes: Buffer.from(text.slice(offset)) }
+      if (follow) await new Promise((resolve) => context.signal.addEventListener('abort', resolve))
     },
     async rescue(context, id, wish) {
       if (has('starts-no-rescue-system') || (has('never-leaves-its-rescue-system') && !wish.enabled)) return

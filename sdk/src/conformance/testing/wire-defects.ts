@@ -80,6 +80,12 @@ function bend(defect: Defect | undefined, tell: (...messages: HubMessage[]) => v
       return { say, hear: drop('desiredChanged') }
     case 'does-not-move-when-drained':
       return { say, hear: drop('drain') }
+    case 'sends-consoles-beyond-their-credit':
+      return { say, hear: giveCredit }
+    case 'goes-on-with-a-closed-console':
+      return { say, hear: drop('closeConsole') }
+    case 'hides-a-gap':
+      return { say: hideGaps, hear }
     case 'speaks-any-version':
       return { say, hear: takeAnyVersion }
     case 'dies-of-new-messages':
@@ -157,6 +163,16 @@ function ackWhatIsStale(message: HubMessage): HubMessage[] {
   if (body.case !== 'nack' || body.value.reason !== NackReason.STALE_FENCE) return [message]
   const { sequence } = body.value
   return [create(HubMessageSchema, { body: { case: 'ack', value: { sequence } } })]
+}
+
+function giveCredit(message: HubMessage): HubMessage[] {
+  if (message.body.case === 'openConsole') message.body.value.creditBytes = 1_000_000
+  return [message]
+}
+
+function hideGaps(message: ProviderMessage): ProviderMessage[] {
+  if (message.body.case === 'consoleData') message.body.value.gap = false
+  return [message]
 }
 
 function takeAnyVersion(message: HubMessage): HubMessage[] {
