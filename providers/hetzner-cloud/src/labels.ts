@@ -26,6 +26,17 @@ export function ownershipKeyOf(labels: Labels | undefined): string | undefined {
   return hub === undefined || request === undefined ? undefined : `${hub}/${request}`
 }
 
+/** Whose a server is, by its labels; empty: nobody's. Half a key is somebody's, too, and no key that anybody has given. */
+export function claimOf(labels: Labels | undefined): string {
+  const { [hubLabel]: hub, [requestLabel]: request } = labels ?? {}
+  return hub === undefined && request === undefined ? '' : `${hub ?? ''}/${request ?? ''}`
+}
+
+/** The same labels without an ownership key. */
+export function withoutOwnership(labels: Labels): Labels {
+  return Object.fromEntries(Object.entries(labels).filter(([key]) => key !== hubLabel && key !== requestLabel))
+}
+
 /** Selects what carries an ownership key. */
 export function selectorOf(ownershipKey: string): string {
   return Object.entries(ownershipLabels(ownershipKey))

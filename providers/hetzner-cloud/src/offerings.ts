@@ -64,7 +64,8 @@ export function successorOf(retired: ServerType, location: string, { types }: Of
   return cheapest?.name
 }
 
-function shapeOf({ cores, memory, disk, storage_type: storage, architecture }: ServerType): Shape {
+/** What a type has. */
+export function shapeOf({ cores, memory, disk, storage_type: storage, architecture }: ServerType): Shape {
   return {
     vcpus: cores,
     memoryMib: Math.floor(memory * 1024),

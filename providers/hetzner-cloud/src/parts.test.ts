@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import fc from 'fast-check'
 import t from 'tap'
+import { parse } from 'yaml'
 import { ProviderError, type Bootstrap } from '@slipway/sdk'
 import { machineSpec } from '../testing/work.js'
 import { labelMatcher, checkLabels } from '../testing/emulator/listing.js'
@@ -22,6 +23,7 @@ function bootstrap(userData: string, over: Partial<Bootstrap> = {}): Bootstrap {
     phoneHomeUrl: url,
     phoneHomePathUrl: `${url}/t0ken`,
     phoneHomeToken: 't0ken',
+    sshPublicKeys: [],
     ...over,
   }
 }
@@ -95,6 +97,26 @@ void t.test('user data phones home, whatever it is', async (t) => {
   t.match(userDataProblem(bootstrap(`#!${'x'.repeat(maxUserDataBytes - 2)}`)), /32768/)
 })
 
+void t.test('keys stand in a cloud-config, and user data that takes none is refused', async (t) => {
+  const aKey = fc.string({ unit: 'grapheme' }).map((comment) => `ssh-ed25519 AAAA ${comment}`)
+  fc.assert(
+    fc.property(fc.array(aKey, { minLength: 1, maxLength: 5 }), (sshPublicKeys) => {
+      t.strictSame(parse(userDataOf(bootstrap('', { sshPublicKeys }))), {
+        ...(parse(userDataOf(bootstrap(''))) as object),
+        ssh_authorized_keys: sshPublicKeys,
+      })
+    }),
+  )
+  const silent = { hostname: '', phoneHomePathUrl: '', sshPublicKeys: ['ssh-ed25519 AAAA'] }
+  t.strictSame(parse(userDataOf(bootstrap('', silent))), { ssh_authorized_keys: ['ssh-ed25519 AAAA'] })
+  t.equal(userDataProblem(bootstrap('#!/bin/sh\n', silent)), undefined)
+  t.match(
+    userDataProblem(bootstrap('{"ignition": {"version": "3.4.0"}}', silent)),
+    /not for cloud-init.*ssh_public_keys/,
+  )
+  t.equal(userDataProblem(bootstrap('{"ignition": {"version": "3.4.0"}}')), undefined)
+})
+
 const hasPython = spawnSync('python3', ['--version']).status === 0
 
 void t.test('another reader of messages finds all parts', { skip: !hasPython && 'needs python3' }, async (t) => {
@@ -107,7 +129,13 @@ void t.test('another reader of messages finds all parts', { skip: !hasPython && 
   const parts = (text: string) =>
     JSON.parse(spawnSync('python3', ['-c', program], { input: text }).stdout.toString()) as string[]
   const own = '#cloud-config\nmotd: grüß — dich\n'
-  t.strictSame(parts(userDataOf(bootstrap(own))), [own, userDataOf(bootstrap(''))])
+  const mergeHow = 'merge_how: "dict(no_replace,recurse_list)+list(append)+str()"\n'
+  const alone = userDataOf(bootstrap(''))
+  t.strictSame(parts(userDataOf(bootstrap(own))), [own, alone.replace('#cloud-config\n', (mark) => mark + mergeHow)])
+  const keys = ['ssh-ed25519 AAAA "quoted" \\ grüß: #1', 'ssh-rsa BBBB']
+  const [first = '', second = ''] = parts(userDataOf(bootstrap(own, { sshPublicKeys: keys })))
+  t.strictSame(parse(first), { motd: 'grüß — dich' })
+  t.match(parse(second), { hostname: 'web-1', ssh_authorized_keys: keys, merge_how: /list\(append\)/ })
   const found = parts(userDataOf(bootstrap(nested)))
   t.equal(found.length, 3)
   t.match(found[0], /echo one/)

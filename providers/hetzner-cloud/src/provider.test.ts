@@ -150,6 +150,13 @@ void t.test('an order is checked whole before it costs anything', async (t) => {
   })
   const bootstrap = { ...machineSpec('a').bootstrap, userData: `#cloud-config\n#${'x'.repeat(32 * 1024)}` }
   await refused('spec.bootstrap.user_data', /32768/, {}, { bootstrap })
+  const keyed = { ...machineSpec('a').bootstrap, userData: '{"ignition": {}}', sshPublicKeys: ['ssh-ed25519 AAAA'] }
+  await refused(
+    'spec.bootstrap.user_data',
+    /not for cloud-init.*order without ssh_public_keys/,
+    {},
+    { bootstrap: keyed },
+  )
   await answer(api.POST('/servers', { body: { name: 'a', server_type: 'cx22', image: 'debian-12', location: 'fsn1' } }))
   await refused('spec.name', /not ours/, {})
   t.strictSame(await violations(machineSpec('', {}, { ownershipKey: '' })), {}, 'also before there is a request')

@@ -1,4 +1,5 @@
 import { ProviderError, type DynamicDefinition, type MachineSpec, type Violation } from '@slipway/sdk'
+import { adoptFunctions } from './adopt.js'
 import { answer, type Api } from './api/client.js'
 import { isApiError } from './api/errors.js'
 import { Clouds, type Ctx } from './cloud.js'
@@ -51,6 +52,7 @@ export function hetznerCloudProvider(settings: Settings): DynamicDefinition<Conf
     list: (context) => listOwned(clouds.for(context), context.signal),
     power: (context, externalId, wish) => switchPower(context, clouds.for(context), idOf(externalId), wish),
     reinstall: (context, { externalId }, spec) => reinstallServer(context, clouds.for(context), idOf(externalId), spec),
+    adopt: adoptFunctions((context) => clouds.for(context)),
     rescue: (context, externalId, wish) => switchRescue(context, clouds.for(context), idOf(externalId), wish),
   }
 }

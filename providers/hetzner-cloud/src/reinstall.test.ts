@@ -8,7 +8,14 @@ import { machineSpec } from '../testing/work.js'
 
 t.setTimeout(280_000)
 
-const bootstrap = { hostname: 'a', userData: '', phoneHomeUrl: '', phoneHomePathUrl: '', phoneHomeToken: '' }
+const bootstrap = {
+  hostname: 'a',
+  userData: '',
+  phoneHomeUrl: '',
+  phoneHomePathUrl: '',
+  phoneHomeToken: '',
+  sshPublicKeys: [],
+}
 
 async function made(t: Test, data = {}) {
   const stage = await scene(t)

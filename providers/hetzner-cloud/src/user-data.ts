@@ -18,33 +18,50 @@ const cloudInitMarks = [
 ]
 
 /**
+ * How cloud-init lays a part over those before it: where both say something the one before holds, but lists, such as that of keys, are joined. Without a word on it the later part
+ * would take the place of the keys that the order's own has.
+ */
+const mergeHow = 'dict(no_replace,recurse_list)+list(append)+str()'
+
+/**
  * The user data of a server. It holds the phone-home token: it is secret.
  *
- * The hostname and where to phone home go into a cloud-config. Where the order has user data of its own, that comes first in a MIME message with both, so that in what both say
- * the order's word holds. User data that is not for cloud-init, such as Ignition's, cannot be joined with anything, and stays as it is: it has to phone home by itself.
+ * The hostname, the keys that may log in and where to phone home go into a cloud-config. Where the order has user data of its own, that comes first in a MIME message with both:
+ * in what both say the order's word holds, and its keys stay beside these. User data that is not for cloud-init, such as Ignition's, cannot be joined with anything, and stays as
+ * it is: it has to phone home by itself, and takes no keys, see `userDataProblem`.
  */
 export function userDataOf(bootstrap: Bootstrap): string {
-  const own = cloudConfig(bootstrap)
   const { userData } = bootstrap
-  if (userData === '') return own
-  if (!cloudInitMarks.some((mark) => userData.startsWith(mark))) return userData
-  return multipart([userData, own])
+  if (userData === '') return cloudConfig(bootstrap, '')
+  if (!isForCloudInit(userData)) return userData
+  return multipart([userData, cloudConfig(bootstrap, `merge_how: ${JSON.stringify(mergeHow)}\n`)])
+}
+
+function isForCloudInit(userData: string): boolean {
+  return cloudInitMarks.some((mark) => userData.startsWith(mark))
 }
 
 /** What is wrong with the user data of an order; undefined: nothing. */
 export function userDataProblem(bootstrap: Bootstrap): string | undefined {
+  const { userData, sshPublicKeys } = bootstrap
+  if (sshPublicKeys.length > 0 && userData !== '' && !isForCloudInit(userData))
+    return 'is not for cloud-init, and the keys of ssh_public_keys cannot be put into it: put them there yourself, and order without ssh_public_keys'
   const bytes = Buffer.byteLength(userDataOf(bootstrap))
   if (bytes <= maxUserDataBytes) return undefined
-  return `with what phones home it comes to ${bytes} bytes, and the vendor takes ${maxUserDataBytes}: have it fetch the rest`
+  return `with what phones home and the keys it comes to ${bytes} bytes, and the vendor takes ${maxUserDataBytes}: have it fetch the rest`
 }
 
-function cloudConfig({ hostname, phoneHomePathUrl }: Bootstrap): string {
+function cloudConfig({ hostname, phoneHomePathUrl, sshPublicKeys }: Bootstrap, head: string): string {
   const name = hostname === '' ? '' : `hostname: ${JSON.stringify(hostname)}\n`
   const phoneHome =
     phoneHomePathUrl === ''
       ? ''
       : `phone_home:\n  url: ${JSON.stringify(phoneHomePathUrl)}\n  post: [instance_id, hostname, fqdn]\n  tries: ${phoneHomeTries}\n`
-  return `#cloud-config\n${name || phoneHome ? name + phoneHome : '{}\n'}`
+  const keys =
+    sshPublicKeys.length === 0
+      ? ''
+      : `ssh_authorized_keys:\n${sshPublicKeys.map((key) => `  - ${JSON.stringify(key)}\n`).join('')}`
+  return `#cloud-config\n${head + name + keys + phoneHome || '{}\n'}`
 }
 
 function multipart(parts: readonly string[]): string {

@@ -13,6 +13,7 @@ import {
 } from '@slipway/sdk'
 import { countFitting, hostBudget, makeOfferings } from './capacity.js'
 import { configSchema, dataSchema, imageIdOf, type Config, type Data } from './config.js'
+import { showConsole } from './console.js'
 import { diskTooSmall, Machines, type MachineView } from './machines.js'
 import { chooseAccelerator, type Accelerator } from './probe.js'
 import { defaultPrograms, programVersion, type Programs } from './programs.js'
@@ -74,6 +75,10 @@ export function qemuDefinition(options: QemuProviderOptions): DynamicDefinition<
       if (wish === 'on') return machines.powerOn(externalId, context.signal)
       if (wish === 'off') return machines.powerOff(externalId, context.signal)
       return machines.reboot(externalId, context.signal)
+    },
+    async *console(context, { externalId }, wish) {
+      const { store } = await host.open(context.config)
+      yield* showConsole((await store.find(externalId))?.folder, wish, context.signal)
     },
   }
 }

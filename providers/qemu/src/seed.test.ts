@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { Bootstrap } from '@slipway/sdk'
 import fc from 'fast-check'
 import t from 'tap'
+import { parse } from 'yaml'
 import { makeIso } from './iso9660.js'
 import { reachableUrl, seedFiles, seedImage, userNetworkHost } from './seed.js'
 
@@ -16,6 +17,7 @@ const bootstrap: Bootstrap = {
   phoneHomeUrl: 'http://127.0.0.1:8080/v1/phone-home',
   phoneHomePathUrl: 'http://127.0.0.1:8080/v1/phone-home/secret-token',
   phoneHomeToken: 'secret-token',
+  sshPublicKeys: [],
 }
 
 void t.test('without user-data of its own a machine is told to phone home', async (t) => {
@@ -50,6 +52,26 @@ void t.test('a class that asks for no phone call gets none', async (t) => {
     'meta-data',
     'user-data',
   ])
+})
+
+void t.test('keys stand in the meta-data, whatever the user-data is', async (t) => {
+  const aKey = fc.string({ unit: 'grapheme' }).map((comment) => `ssh-ed25519 AAAA ${comment}`)
+  fc.assert(
+    fc.property(
+      fc.array(aKey, { minLength: 1, maxLength: 5 }),
+      fc.constantFrom('', '#!/bin/sh\n'),
+      (keys, userData) => {
+        const files = seedFiles('sw-1', { ...bootstrap, userData, sshPublicKeys: keys }, userNetworkHost)
+        t.strictSame(parse(files['meta-data']), {
+          'instance-id': 'sw-1',
+          'local-hostname': 'web-1.example.org',
+          'public-keys': keys,
+        })
+        const without = seedFiles('sw-1', { ...bootstrap, userData }, userNetworkHost)
+        t.strictSame({ ...files, 'meta-data': '' }, { ...without, 'meta-data': '' }, 'nothing else changes')
+      },
+    ),
+  )
 })
 
 void t.test('only loopback hosts are replaced', async (t) => {

@@ -25,7 +25,7 @@ export interface SeedFiles {
  * @param hubHost what to put in place of a loopback host in the phone-home addresses; undefined leaves them.
  */
 export function seedFiles(name: string, bootstrap: Bootstrap, hubHost: string | undefined): SeedFiles {
-  const metaData = `instance-id: ${JSON.stringify(name)}\nlocal-hostname: ${JSON.stringify(bootstrap.hostname || name)}\n`
+  const metaData = metaDataOf(name, bootstrap)
   const phoneHome = phoneHomeConfig(bootstrap, hubHost)
   if (bootstrap.userData === '') return { 'meta-data': metaData, 'user-data': phoneHome ?? '#cloud-config\n{}\n' }
   return {
@@ -33,6 +33,12 @@ export function seedFiles(name: string, bootstrap: Bootstrap, hubHost: string | 
     'user-data': withReachableHub(bootstrap, hubHost),
     ...(phoneHome !== undefined && { 'vendor-data': phoneHome }),
   }
+}
+
+/** JSON is YAML too. cloud-init puts the keys beside those that the user-data brings along. */
+function metaDataOf(name: string, { hostname, sshPublicKeys }: Bootstrap): string {
+  const keys = sshPublicKeys.length === 0 ? '' : `public-keys: ${JSON.stringify(sshPublicKeys)}\n`
+  return `instance-id: ${JSON.stringify(name)}\nlocal-hostname: ${JSON.stringify(hostname || name)}\n${keys}`
 }
 
 /** The image of a seed: ISO 9660 labelled `cidata`, as cloud-init looks for it. */

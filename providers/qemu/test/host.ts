@@ -104,6 +104,7 @@ export function bootstrapOf(hostname: string, phoneHomeUrl = ''): Bootstrap {
     phoneHomeUrl,
     phoneHomePathUrl: path,
     phoneHomeToken: path === '' ? '' : 'secret-token',
+    sshPublicKeys: [],
   }
 }
 

@@ -27,6 +27,9 @@ function contextOf(config: Config, done: string[] = []): Work {
       last: {},
     },
     budget: () => Promise.resolve(),
+    event: () => undefined,
+    calledBack: () => undefined,
+    wait: () => Promise.reject(new Error('nothing here is waited for')),
     progress: () => undefined,
     step: async (name, work) => {
       done.push(name)

@@ -14,6 +14,8 @@ export interface PowerChange {
 /** A server, living or gone. */
 export interface Server {
   readonly created: ServerCreated & Stamp
+  /** As it is now: it may have been put on it, or taken off, since. */
+  ownershipKey: string
   runningAtMs: DoneAtMs
   creationStartedAtMs: number
   power: PowerChange | undefined
@@ -157,6 +159,9 @@ function apply(state: CloudState, line: Line): void {
     }
     case 'server.reinstalled':
       return reinstall(state, server, line)
+    case 'server.keyed':
+      server.ownershipKey = line.ownershipKey
+      break
     case 'server.vanished':
       server.vanishedAtMs ??= line.atMs
       state.vanishing.delete(server)
@@ -174,6 +179,7 @@ function apply(state: CloudState, line: Line): void {
 function addServer(state: CloudState, line: ServerCreated & Stamp): void {
   const server: Server = {
     created: line,
+    ownershipKey: line.ownershipKey,
     runningAtMs: line.runningAtMs,
     creationStartedAtMs: line.atMs,
     power: undefined,

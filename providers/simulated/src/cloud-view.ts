@@ -35,12 +35,12 @@ export interface ServerView {
 }
 
 export function viewOf(server: Server, nowMs: number): ServerView {
-  const { id, name, ownershipKey, type, location, image, labels, addresses, atMs } = server.created
+  const { id, name, type, location, image, labels, addresses, atMs } = server.created
   const status = statusOf(server, nowMs)
   return {
     id,
     name,
-    ownershipKey,
+    ownershipKey: server.ownershipKey,
     type,
     location,
     image: server.system?.image ?? image,
@@ -81,7 +81,8 @@ export function listPage(
 ): { readonly servers: readonly ServerView[]; readonly next: number | undefined } {
   const servers: ServerView[] = []
   for (const server of state.live.values()) {
-    const { seq, ownershipKey, name, listedAtMs } = server.created
+    const { ownershipKey } = server
+    const { seq, name, listedAtMs } = server.created
     if (seq <= after || listedAtMs > nowMs || !isLive(server, nowMs)) continue
     if (ownershipKey !== (filter.ownershipKey ?? ownershipKey) || name !== (filter.name ?? name)) continue
     // One more than fits: there is another page, from the last one that did fit.

@@ -19,6 +19,8 @@ export interface ServerOrder {
   readonly labels: Readonly<Record<string, string>>
   /** How it boots and phones home. Absent: it does not. */
   readonly boot?: { readonly hostname: string; readonly phoneHomeUrl: string; readonly token: string }
+  /** Keys that may log in. Absent: none. */
+  readonly sshPublicKeys?: readonly string[]
   readonly simulate?: CloudSimulation
   readonly vanishAfterMs?: number
 }
@@ -35,6 +37,8 @@ export interface SystemOrder {
   readonly mark: number
   readonly image: string
   readonly boot?: ServerOrder['boot']
+  /** Keys that may log in. Absent: none. */
+  readonly sshPublicKeys?: readonly string[]
   readonly simulate?: CloudSimulation
 }
 
@@ -186,6 +190,7 @@ export class Cloud {
           image: order.image,
           installedAtMs: sticks ? null : nowMs + dice.duration('create', createDuration),
           ...(fails && { failure: 'the image could not be written' }),
+          ...(order.sshPublicKeys !== undefined && { sshPublicKeys: order.sshPublicKeys }),
           ...(boot !== undefined && { boot }),
         }
       })
@@ -205,6 +210,22 @@ export class Cloud {
       if (status !== 'running' && status !== 'off') return refused('conflict', `server ${id} is ${status}`)
       const doneAtMs = nowMs + dice.duration('power', this.#config.powerDuration)
       return { fact: 'server.rescued', id, enabled: keys !== undefined, keys: keys ?? [], doneAtMs }
+    })
+  }
+
+  /** Puts the label on a server that says whose it is, or takes it off: from one key to another, empty for none, and from no other. */
+  async keyServer(
+    id: string,
+    { from, to }: { readonly from: string; readonly to: string },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const write = { call: 'key', subject: id, latency: this.#config.latency.power, simulate: simulationOf(id) }
+    await this.#gate.write(write, signal, (state, nowMs): Fact => {
+      const server = state.servers.get(id)
+      if (server === undefined || !isLive(server, nowMs)) return notFound(id)
+      if (server.ownershipKey === to) return { fact: 'call.repeated', id }
+      if (server.ownershipKey !== from) return refused('conflict', `server ${id} has another key`)
+      return { fact: 'server.keyed', id, ownershipKey: to }
     })
   }
 
@@ -269,6 +290,7 @@ export class Cloud {
       listedAtMs: nowMs + config.listingLagMs,
       ...(fails && { failure: 'the server could not be started' }),
       ...(vanishes && { vanishAfterMs: order.vanishAfterMs ?? faults.vanishAfterMs }),
+      ...(order.sshPublicKeys !== undefined && { sshPublicKeys: order.sshPublicKeys }),
       ...(boot !== undefined && { boot }),
       ...(simulate !== undefined && { simulate }),
     }

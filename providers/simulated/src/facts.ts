@@ -67,6 +67,8 @@ export interface ServerCreated {
   readonly runningAtMs: DoneAtMs
   readonly listedAtMs: number
   readonly failure?: string
+  /** Keys that may log in. Absent: none. */
+  readonly sshPublicKeys?: readonly string[]
   readonly boot?: BootPlan
   readonly vanishAfterMs?: number
   readonly simulate?: Simulation
@@ -99,6 +101,8 @@ export interface ServerReinstalled {
   readonly image: string
   readonly installedAtMs: DoneAtMs
   readonly failure?: string
+  /** Keys that may log in. Absent: none. */
+  readonly sshPublicKeys?: readonly string[]
   readonly boot?: BootPlan
 }
 
@@ -109,6 +113,13 @@ interface ServerRescued {
   readonly enabled: boolean
   readonly keys: readonly string[]
   readonly doneAtMs: DoneAtMs
+}
+
+/** The label that says whose a server is was put on, or taken off: empty. */
+interface ServerKeyed {
+  readonly fact: 'server.keyed'
+  readonly id: string
+  readonly ownershipKey: string
 }
 
 interface ServerVanished {
@@ -140,6 +151,8 @@ export interface MachineProvisioned {
   readonly image: string
   readonly installedAtMs: DoneAtMs
   readonly failure?: string
+  /** Keys that may log in. Absent: none. */
+  readonly sshPublicKeys?: readonly string[]
   readonly boot?: BootPlan
   readonly simulate?: Simulation
 }
@@ -206,6 +219,7 @@ export type Fact =
   | ServerPowered
   | ServerReinstalled
   | ServerRescued
+  | ServerKeyed
   | ServerVanished
   | ServerPhonedHome
   | MachinePowered

@@ -1,6 +1,7 @@
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { defineProvider, ProviderError, Stopped, type OwnedMachine } from '@slipway/sdk'
+import { defineProvider, ProviderError, Stopped, type MachineSpec, type OwnedMachine } from '@slipway/sdk'
 import { cloudRules } from './cloud-state.js'
 import { cloudDataSchema, rackDataSchema, type CloudConfig, type Credentials, type RackConfig } from './config.js'
 import { Guests } from './guests.js'
@@ -227,6 +228,29 @@ void t.test('the whole life of a machine in the rack, by the functions of the pr
   await provider.clean(context, machine)
   t.match(readWorld(dir), { totals: { creates: 1, deletes: 1, wipes: 2 }, violations: [] })
   t.equal(await provider.observe(context, { ...machine, externalId: 'none' }), undefined)
+})
+
+void t.test('keys that may log in are in the ledger, of first systems and of later ones', async (t) => {
+  const sshPublicKeys = ['ssh-ed25519 AAAA me']
+  const withKeys = <Data>(spec: MachineSpec<Data>): MachineSpec<Data> => ({
+    ...spec,
+    bootstrap: { ...spec.bootstrap, sshPublicKeys },
+  })
+  const keysIn = (dir: string, fact: string) =>
+    readFileSync(join(dir, 'ledger.jsonl'), 'utf8')
+      .split('\n')
+      .filter((line) => line.includes(`"${fact}"`))
+      .map((line) => (JSON.parse(line) as { sshPublicKeys?: readonly string[] }).sshPublicKeys)
+  const cloud = cloudSetting(t)
+  const server = withKeys(machineSpec('a', cloud.data))
+  const { externalId } = await cloud.provider.create(cloud.work().context(), server)
+  await cloud.provider.create(cloud.work().context(), machineSpec('b', cloud.data))
+  await cloud.provider.reinstall?.(cloud.work().context(), { externalId, reinstall: 1 }, server)
+  t.same(keysIn(cloud.dir, 'server.created'), [sshPublicKeys, undefined])
+  t.same(keysIn(cloud.dir, 'server.reinstalled'), [sshPublicKeys])
+  const rack = rackSetting(t)
+  await rack.provider.provision(rack.work().context(), rack.machine, withKeys(machineSpec('c', rack.data)))
+  t.same(keysIn(rack.dir, 'machine.provisioned'), [sshPublicKeys])
 })
 
 void t.test('what goes wrong in the rack', async (t) => {

@@ -12,6 +12,7 @@ import {
 } from '@slipway/sdk'
 import { Cloud, type ServerOrder, type ServerView, type TypeView } from './cloud.js'
 import type { CloudState } from './cloud-state.js'
+import { showConsole } from './console.js'
 import {
   cloudConfigSchema,
   cloudDataSchema,
@@ -22,7 +23,9 @@ import {
   type CloudSimulation,
   type Credentials,
 } from './config.js'
+import { adoptFunctions } from './adopt.js'
 import { isRefusal, toProviderError } from './errors.js'
+import { observedOf } from './observed.js'
 import { pause } from './pause.js'
 import { refuseBeyond, refuseBeyondEffect, type ProviderSettings } from './settings.js'
 import type { Worlds } from './worlds.js'
@@ -80,7 +83,13 @@ export function cloudProvider(
     },
     power: (context, externalId, wish) => powerServer(context, cloudFor(context), externalId, wish),
     reinstall: (context, machine, spec) => reinstallServer(context, cloudFor(context), machine, spec),
+    adopt: adoptFunctions(cloudFor),
     rescue: (context, externalId, wish) => rescueServer(context, cloudFor(context), externalId, wish),
+    console(context, { externalId }, wish) {
+      const dir = settings.worldFor(context.config.world)
+      const isKnown = worlds.open(dir, context.log).settled().servers.has(externalId)
+      return showConsole(dir, externalId, isKnown, wish, context.signal)
+    },
   }
 }
 
@@ -196,8 +205,14 @@ async function reinstallServer(
   { externalId: id, reinstall: mark }: { readonly externalId: string; readonly reinstall: number },
   spec: MachineSpec<CloudData>,
 ): Promise<ObservedMachine> {
-  const { image, boot, simulate } = orderOf(spec)
-  const order = { mark, image, ...(boot !== undefined && { boot }), ...(simulate !== undefined && { simulate }) }
+  const { image, boot, sshPublicKeys, simulate } = orderOf(spec)
+  const order = {
+    mark,
+    image,
+    ...(sshPublicKeys !== undefined && { sshPublicKeys }),
+    ...(boot !== undefined && { boot }),
+    ...(simulate !== undefined && { simulate }),
+  }
   await context.step('reinstall-server', {
     find: async (signal) => ((await cloud.getServer(id, signal))?.mark === mark ? { mark } : undefined),
     run: async (signal) => {
@@ -265,26 +280,18 @@ function imageViolations({ images }: CloudConfig, { data }: MachineSpec<CloudDat
 function orderOf({ name, ownershipKey, typeId, location, data, bootstrap, host }: MachineSpec<CloudData>): ServerOrder {
   const labelled = cloudSimulations.find((simulation) => simulation === host.labels['simulate'])
   const simulate: CloudSimulation | undefined = data.simulate ?? labelled
-  const { hostname, phoneHomeUrl, phoneHomeToken: token } = bootstrap
+  const { hostname, phoneHomeUrl, phoneHomeToken: token, sshPublicKeys } = bootstrap
   return {
     name,
     ownershipKey,
     type: typeId,
     location,
     image: data.image,
+    ...(sshPublicKeys.length > 0 && { sshPublicKeys }),
     labels: { ...host.labels, host: host.host, workspace: host.workspace, class: host.machineClass },
     ...(phoneHomeUrl !== '' && { boot: { hostname, phoneHomeUrl, token } }),
     ...(simulate !== undefined && { simulate }),
     ...(data.vanishAfterMs !== undefined && { vanishAfterMs: data.vanishAfterMs }),
-  }
-}
-
-function observedOf({ id, power, addresses, type, location, image, status }: ServerView): ObservedMachine {
-  return {
-    externalId: id,
-    ...(power !== undefined && { power }),
-    addresses: addresses.map((ip) => ({ type: ip.startsWith('10.') ? 'private' : 'public', ip })),
-    attributes: { type, location, image, status },
   }
 }
 

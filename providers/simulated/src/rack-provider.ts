@@ -9,6 +9,7 @@ import {
   type StaticMachine,
   type WorkContext,
 } from '@slipway/sdk'
+import { showConsole } from './console.js'
 import {
   credentialsSchema,
   rackConfigSchema,
@@ -81,6 +82,10 @@ export function rackProvider(
       provision(context, rackFor(context), externalId, spec, reinstall),
     deprovision: (context, machine) => deprovision(context, rackFor(context), machine),
     clean: (context, { externalId }) => clean(context, rackFor(context), externalId),
+    async *console(context, { externalId }, wish) {
+      const isKnown = (await rackFor(context).getMachine(externalId, context.signal)) !== undefined
+      yield* showConsole(settings.worldFor(context.config.world), externalId, isKnown, wish, context.signal)
+    },
   }
 }
 
@@ -175,11 +180,12 @@ function openRack(worlds: Worlds<RackState>, settings: ProviderSettings, context
 
 function orderOf({ ownershipKey, data, bootstrap, host }: MachineSpec<RackData>): HostOrder {
   const simulate = data.simulate ?? rackSimulations.find((simulation) => simulation === host.labels['simulate'])
-  const { hostname, phoneHomeUrl, phoneHomeToken: token } = bootstrap
+  const { hostname, phoneHomeUrl, phoneHomeToken: token, sshPublicKeys } = bootstrap
   return {
     binding: ownershipKey,
     host: host.host,
     image: data.image,
+    ...(sshPublicKeys.length > 0 && { sshPublicKeys }),
     ...(phoneHomeUrl !== '' && { boot: { hostname, phoneHomeUrl, token } }),
     ...(simulate !== undefined && { simulate }),
   }

@@ -17,6 +17,8 @@ export interface HostOrder {
   readonly image: string
   /** How it boots and phones home. Absent: it does not. */
   readonly boot?: { readonly hostname: string; readonly phoneHomeUrl: string; readonly token: string }
+  /** Keys that may log in. Absent: none. */
+  readonly sshPublicKeys?: readonly string[]
   readonly simulate?: RackSimulation
 }
 
@@ -225,6 +227,7 @@ export class Rack {
       image: order.image,
       installedAtMs: isStuck ? null : nowMs + dice.duration('install', installDuration),
       ...(fails && { failure: 'the image could not be written' }),
+      ...(order.sshPublicKeys !== undefined && { sshPublicKeys: order.sshPublicKeys }),
       ...(boot !== undefined && { boot }),
       ...(simulate !== undefined && { simulate }),
     }

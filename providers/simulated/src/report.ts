@@ -19,6 +19,8 @@ export interface ServerReport {
   readonly reinstalls: number
   readonly mark: number
   readonly rescue: boolean
+  /** Of the system that is on it. */
+  readonly sshPublicKeys: readonly string[]
   readonly status: 'creating' | 'reinstalling' | 'failed' | 'running' | 'off' | 'deleting' | 'gone' | 'vanished'
   readonly power: 'on' | 'off'
   readonly createdAtMs: number
@@ -130,7 +132,7 @@ interface Span {
 function cloudReport(state: CloudState, nowMs: number) {
   const all = [...state.servers.values()]
   const spans = all.map(({ created, ...rest }) => ({
-    owner: created.ownershipKey,
+    owner: rest.ownershipKey,
     fromMs: created.atMs,
     toMs: goneAtMs({ created, ...rest }),
   }))
@@ -150,8 +152,8 @@ function cloudReport(state: CloudState, nowMs: number) {
 }
 
 function serverReport(server: Server, nowMs: number): ServerReport {
-  const { created, vanishedAtMs, phonedHome } = server
-  const { id, name, ownershipKey, type, location, labels, answer, atMs } = created
+  const { created, ownershipKey, vanishedAtMs, phonedHome } = server
+  const { id, name, type, location, labels, answer, atMs } = created
   const lives = isLive(server, nowMs)
   const endMs = goneAtMs(server)
   const end = vanishedAtMs !== undefined && vanishedAtMs <= endMs ? 'vanished' : 'gone'
@@ -166,6 +168,7 @@ function serverReport(server: Server, nowMs: number): ServerReport {
     reinstalls: server.reinstalls,
     mark: server.system?.mark ?? 0,
     rescue: server.rescue,
+    sshPublicKeys: (server.system ?? server.created).sshPublicKeys ?? [],
     status: lives ? statusOf(server, nowMs) : end,
     power: lives ? powerOf(server.power, 'on', nowMs) : 'off',
     createdAtMs: atMs,

@@ -24,6 +24,9 @@ export class FakeWork<Config, Credentials> {
       signal,
       log: silentLog,
       budget: () => Promise.resolve(),
+      event: () => undefined,
+      calledBack: () => undefined,
+      wait: ({ message }) => Promise.reject(new Error(`waits: ${message}`)),
       attempt: this.attempt,
       last: this.last,
       step: async (name, work) => {
@@ -66,7 +69,14 @@ export function machineSpec<Data>(
     location: 'sim-east',
     shape: { vcpus: 2, memoryMib: 4096, diskGib: 40 },
     data,
-    bootstrap: { hostname: name, userData: '', phoneHomeUrl: '', phoneHomePathUrl: '', phoneHomeToken: '' },
+    bootstrap: {
+      hostname: name,
+      userData: '',
+      phoneHomeUrl: '',
+      phoneHomePathUrl: '',
+      phoneHomeToken: '',
+      sshPublicKeys: [],
+    },
     host: {
       host: `workspaces/default/hosts/${name}`,
       hostUid: 'uid',
