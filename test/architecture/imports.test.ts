@@ -113,6 +113,7 @@ const packages: Readonly<Record<string, string>> = {
   '@slipway/provider-simulated': 'providers/simulated',
   '@slipway/provider-qemu': 'providers/qemu',
   '@slipway/provider-hetzner-cloud': 'providers/hetzner-cloud',
+  '@slipway/provider-bare-metal': 'providers/bare-metal',
   '@slipway/test': 'test',
 }
 
@@ -151,6 +152,7 @@ void t.test('imports go one way', async (t) => {
     'providers/simulated/src',
     'providers/qemu/src',
     'providers/hetzner-cloud/src',
+    'providers/bare-metal/src',
     'test',
   ]) {
     t.ok(

@@ -2,6 +2,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { missingPackages } from '@slipway/provider-qemu/testing'
 import { findPython, pythonAdapter, pythonCommand, pythonNeeds } from './python.js'
+import { bareMetalProgram } from './adapters/bare-metal.js'
 import { qemuProgram } from './adapters/qemu.js'
 import { hetznerCloudFlags, hetznerCloudProgram } from './adapters/hetzner-cloud.js'
 import { simulatedFlags, simulatedProgram } from './adapters/simulated.js'
@@ -27,6 +28,12 @@ const rack: Target = {
   name: 'simulated-rack',
   adapter: join(here, 'adapters/simulated-rack.js'),
   command: [process.execPath, simulatedProgram, '--kind', 'static', ...simulatedFlags],
+}
+
+const bareMetal: Target = {
+  name: 'bare-metal',
+  adapter: join(here, 'adapters/bare-metal.js'),
+  command: [process.execPath, bareMetalProgram],
 }
 
 const hetznerCloud: Target = {
@@ -58,6 +65,7 @@ export const families: Readonly<Record<string, () => readonly Target[]>> = {
   simulated: () => [cloud, rack],
   [cloud.name]: () => [cloud],
   [rack.name]: () => [rack],
+  [bareMetal.name]: () => [bareMetal],
   [hetznerCloud.name]: () => [hetznerCloud],
   qemu,
   python,

@@ -1,12 +1,15 @@
 import { spawn, spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { readWorld } from '@slipway/provider-simulated/ledger'
+import { readLines, readWorld } from '@slipway/provider-simulated/ledger'
 import t from 'tap'
 import { root, Slipway, until } from '../tools/processes.js'
 
 // The whole way on a simulated cloud and a simulated rack, with real processes: hub, providers, command line.
 
 const simulated = 'providers/simulated/dist/src/main.js'
+
+const publicKey = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFNsaXB3YXlUb3VyU2xpcHdheVRvdXJTbGlwd2F5VG91 me@home'
 
 const quickCloud = { createDuration: 100, deleteDuration: 100, powerDuration: 50, bootDuration: 100 }
 const quickRack = {
@@ -43,11 +46,22 @@ void t.test('a host on a simulated cloud', { timeout: 300_000 }, async (t) => {
   await slipway.startProvider('cloud', simulated, ['--kind', 'dynamic', '--world', world])
   t.match(await slipway.apply(smallClass), /small.*created/)
   t.match(await slipway.apply(smallClass), /small.*unchanged/)
+  const key = join(slipway.folder, 'id.pub')
+  writeFileSync(key, `${publicKey}\n`)
 
   await t.test('is ordered, born and READY', async (t) => {
-    const output = await slipway.ok('host', 'order', 'web-1', '--class', 'small', '--timeout', '60s')
+    const output = await slipway.ok(
+      ...['host', 'order', 'web-1', '--class', 'small', '--timeout', '60s'],
+      '--ssh-key',
+      key,
+    )
     t.match(output, /READY/)
     const host = await slipway.json<HostJson>('get', 'host', 'web-1')
+    const [created] = [...readLines(world)].filter((line) => line.fact === 'server.created')
+    t.match(created, { sshPublicKeys: [publicKey] }, 'the cloud has been told of the key')
+    const described = await slipway.ok('describe', 'host', 'web-1')
+    t.match(described, /SSH keys:\nTYPE +FINGERPRINT +COMMENT\nssh-ed25519 +SHA256:[\w+/]{43} +me@home\n/)
+    t.notMatch(described, /AAAAC3NzaC1lZDI1NTE5/, 'whole keys are for programs')
     t.match(host, { state: 'HOST_STATE_READY', provider: 'providers/cloud', machine: /^machines\// })
     const events = await slipway.ok('events', 'host/web-1')
     for (const reason of ['HostOrdered', 'HostPlaced', 'PhonedHome', 'HostReady']) t.match(events, new RegExp(reason))

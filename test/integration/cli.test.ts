@@ -29,9 +29,9 @@ class Cli {
     t.teardown(() => rmSync(this.folder, { recursive: true, force: true }))
   }
 
-  async run(args: readonly string[], input = ''): Promise<Result> {
+  async run(args: readonly string[], input = '', env: Readonly<Record<string, string>> = {}): Promise<Result> {
     const child = spawn(process.execPath, [join(root, 'sdk/bin/slipway.js'), ...args], {
-      env: { PATH: process.env['PATH'], HOME: this.folder, SLIPWAY_CONFIG: join(this.folder, 'config.yaml') },
+      env: { PATH: process.env['PATH'], HOME: this.folder, SLIPWAY_CONFIG: join(this.folder, 'config.yaml'), ...env },
       stdio: ['pipe', 'pipe', 'pipe'],
     })
     let [stdout, stderr] = ['', '']
@@ -48,6 +48,7 @@ function settled(text: string): string {
   return text
     .replace(/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g, 'UUID')
     .replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, 'TIME')
+    .replace(/\btoken\/[0-9a-f]{16}\b/g, 'token/ID')
     .replace(/127\.0\.0\.1:\d+/g, 'ADDRESS')
     .replace(/\b\d+[smhd](\d+[smhd])?\b/g, 'SPAN')
     .replace(/ {2,}/g, '  ')
@@ -84,7 +85,9 @@ name: large
 shape: { vcpus: 8, memoryMib: 16384 }
 `
 
-void t.test('the command line', { timeout: 240_000 }, async (t) => {
+t.setTimeout(900_000)
+
+void t.test('the command line', { timeout: 900_000 }, async (t) => {
   const test = await withHub(t)
   const cli = new Cli(t, test)
   const ok = async (...args: string[]) => {
@@ -111,6 +114,48 @@ void t.test('the command line', { timeout: 240_000 }, async (t) => {
     for (const form of forms) expectGolden(t, `whoami-${form}`, settledHost((await ok('whoami', '-o', form)).stdout))
   })
 
+  await t.test('tenants, and who may do what', async (t) => {
+    await ok('organization', 'create', 'acme', '--display-name', 'Acme')
+    await ok('workspace', 'create', 'acme-web', '--organization', 'acme')
+    await ok('principal', 'create', 'acme/deploy')
+    await ok('principal', 'create', 'acme/ada', '--user', '--display-name', 'Ada')
+    await ok('role', 'bind', 'host-creator', 'acme/deploy', '--in-workspace', 'acme-web')
+    await ok('role', 'bind', 'owner', 'acme/ada', '--organization', 'acme')
+    t.match(await cli.run(['role', 'bind', 'king', 'acme/ada']), { code: 2, stderr: /host-creator/ })
+    const made = await ok('token', 'create', 'acme/deploy', '--ttl', '1h')
+    t.match(made.stdout, /^sws_\S+\n$/, 'the token alone goes to standard output')
+    const hidden = (text: string) =>
+      text.replaceAll(/\b[0-9a-f]{16}\b/g, 'ID').replaceAll(/\bb-[0-9a-f]{12}\b/g, 'b-ID')
+    for (const word of ['organizations', 'workspaces', 'principals', 'rolebindings'])
+      for (const form of forms)
+        expectGolden(t, `get-${word}-${form}`, hidden((await ok('get', word, '-o', form)).stdout))
+    // When a token was used last is noted in batches: whether it is known yet is a matter of time.
+    expectGolden(t, 'get-tokens-name', hidden((await ok('get', 'tokens', '-o', 'name')).stdout))
+    t.match((await ok('get', 'tokens')).stdout, /acme\/deploy +valid +never +deploy/)
+    const env = { SLIPWAY_SERVER: test.hub.apiUrl, SLIPWAY_TOKEN: made.stdout.trim() }
+    t.match(await cli.run(['get', 'workspaces', '-o', 'name'], '', env), {
+      code: 0,
+      stdout: /^workspaces\/acme-web\n$/,
+    })
+    t.match(await cli.run(['get', 'orphans'], '', env), { code: 4, stderr: /PERMISSION_MISSING/ })
+    t.match(await cli.run(['get', 'workspace', 'default'], '', env), { code: 3 })
+    const id = made.stdout.split('_')[1] ?? ''
+    t.match(await ok('token', 'revoke', id), { stdout: /revoked/ })
+    t.match(await cli.run(['get', 'workspaces'], '', env), { code: 4, stderr: /TOKEN_INVALID/ })
+    const head = join(cli.folder, 'head.json')
+    for (const deadline = Date.now() + 30_000; Date.now() < deadline;) {
+      const { stdout } = await cli.run(['audit', 'list', '--organization', 'acme'])
+      if (!stdout.includes('unsealed')) break
+    }
+    const listed = await ok('audit', 'list', '--organization', 'acme')
+    t.match(listed.stdout, /CreateToken {2}tokens\/[0-9a-f]+ {2}by administrator {2}from 127\.0\.0\.1/)
+    const exported = await ok('audit', 'export', '--organization', 'acme', '--head', head)
+    t.match(JSON.parse(exported.stdout.split('\n')[0] ?? ''), { sequence: '1', hash: /^[0-9a-f]{64}$/ })
+    t.match(await ok('audit', 'verify', '--organization', 'acme', '--head', head), {
+      stdout: /entries are as they were sealed/,
+    })
+  })
+
   await t.test('apply says what it did', async (t) => {
     const file = join(cli.folder, 'documents.yaml')
     writeFileSync(file, documents)
@@ -134,10 +179,22 @@ void t.test('the command line', { timeout: 240_000 }, async (t) => {
     }
   })
 
-  await t.test('every resource in every form', { timeout: 120_000 }, async (t) => {
+  await t.test('every resource in every form', { timeout: 400_000 }, async (t) => {
     await ok('provider', 'add', 'cloud', '--family', 'simulated', '--kind', 'dynamic')
     await plantOrphan(test)
-    for (const resource of ['providers', 'machineclasses', 'machines', 'machinerequests', 'hosts', 'orphans']) {
+    const keyFile = join(cli.folder, 'token.txt')
+    writeFileSync(keyFile, 'a-token-to-hide\n')
+    writeFileSync(join(cli.folder, 'same.yaml'), 'apiToken: a-token-to-hide\n')
+    await ok('secret', 'create', 'cloud', '--key-file', `apiToken=${keyFile}`, '--description', 'a token')
+    for (const resource of [
+      'providers',
+      'secrets',
+      'machineclasses',
+      'machines',
+      'machinerequests',
+      'hosts',
+      'orphans',
+    ]) {
       for (const form of forms)
         expectGolden(t, `get-${resource}-${form}`, (await ok('get', resource, '-o', form)).stdout)
     }
@@ -147,6 +204,17 @@ void t.test('the command line', { timeout: 240_000 }, async (t) => {
       expectGolden(t, `events-${form}`, stdout.replaceAll(/token\/[0-9a-f]{16}/g, 'token/ID'))
     }
     expectGolden(t, 'describe', (await ok('describe', 'machineclass', 'small')).stdout)
+    const unchanged = await ok('secret', 'rotate', 'cloud', '--data-file', keyFile.replace('token.txt', 'same.yaml'))
+    t.match(unchanged.stdout, /cloud +default +1/, 'the same again is no new version')
+    const file = join(cli.folder, 'secret.yaml')
+    writeFileSync(file, 'kind: Secret\nname: default/cloud\ndata: { apiToken: a-token-to-hide }\n')
+    t.match((await ok('apply', '-f', file, '-o', 'json')).stdout, /unchanged/)
+    writeFileSync(file, 'kind: Secret\nname: cloud\ndata: { apiToken: another }\n')
+    t.match((await ok('apply', '-f', file)).stdout, /secret\/cloud configured/)
+    t.match((await ok('get', 'secret', 'cloud')).stdout, /cloud +default +2/)
+    t.match(await cli.run(['secret', 'create', 'x']), { code: 2, stderr: /--data-file or --key-file/ })
+    t.match(await cli.run(['delete', 'secret', 'cloud', '--yes']), { code: 0, stdout: /secret\/cloud deleted/ })
+    t.match(await cli.run(['get', 'secret', 'cloud']), { code: 3, stderr: /SECRET_NOT_FOUND/ })
     const policy = ['--mode', 'remove', '--min-age', '90m', '--max-per-pass', '3', '--max-percent', '20']
     const set = await ok('provider', 'orphans', 'cloud', ...policy, '-o', 'json')
     t.strictSame((JSON.parse(set.stdout) as { orphanPolicy: object }).orphanPolicy, {
@@ -184,6 +252,8 @@ void t.test('the command line', { timeout: 240_000 }, async (t) => {
     t.equal((await cli.run(['get', 'orphan', 'o-none'])).code, 3)
     t.match(await cli.run(['get', 'orphans', '--watch']), { code: 2, stderr: /cannot be watched/ })
     t.match(await cli.run(['delete', 'orphan', name, '--yes']), { code: 2, stderr: /orphan remove/ })
+    expectGolden(t, 'help-machine-console', (await ok('machine', 'console', '--help')).stdout)
+    expectGolden(t, 'help-host-order', (await ok('host', 'order', '--help')).stdout)
     expectGolden(t, 'help-orphan', (await ok('orphan', '--help')).stdout)
     expectGolden(t, 'help-provider-orphans', (await ok('provider', 'orphans', '--help')).stdout)
   })

@@ -46,7 +46,9 @@ export const catalogue = [
     name: 'list-and-watch-apart',
     profile: 'lists',
     what: 'A list and its revision are read under different snapshots (I10).',
-    changes: [{ file: 'hub/dist/src/store/changes.js', find: ".setIsolationLevel('repeatable read')", replace: '' }],
+    changes: [
+      { file: 'hub/dist/src/store/database.js', find: "'begin isolation level repeatable read'", replace: "'begin'" },
+    ],
   },
   {
     name: 'no-fence-on-reports',
@@ -187,6 +189,18 @@ export const catalogue = [
         file: 'hub/dist/src/store/idempotency.js',
         find: 'select pg_advisory_xact_lock(hash)',
         replace: 'select hash',
+      },
+    ],
+  },
+  {
+    name: 'quota-outside-the-lock',
+    profile: 'quotas',
+    what: 'What a quota allows is looked up without a lock: two orders at one moment both take the last of it (I9).',
+    changes: [
+      {
+        file: 'hub/dist/src/store/limit-book.js',
+        find: 'or l.workspace_id = any(${workspaces}::uuid[]))\n      order by l.id\n      for update of l',
+        replace: 'or l.workspace_id = any(${workspaces}::uuid[]))\n      order by l.id',
       },
     ],
   },

@@ -84,6 +84,8 @@ export class Client {
       const reason = (error as { reason?: string }).reason
       // A cloud that has said nothing yet of what it offers may do so in a moment.
       if (reason === undefined || reason === 'CLASS_NOT_OFFERED' || reason === 'DATABASE_UNAVAILABLE') return false
+      // What is refused for want of room may be taken when something has been released. Where there is no quota, it would go on for ever, and be found.
+      if (reason === 'QUOTA_EXCEEDED') return false
       ordered.refused = reason
       this.#scheduler.violate('I8', `order ${ordered.name} was refused: ${reason}`)
       return true

@@ -89,6 +89,8 @@ export const profiles = {
   hints: ['wake-ups-lost', 'wake-ups-lost', 'wake-ups-lost', 'cloud-slow'],
   watches: ['watcher-cut', 'watcher-cut', 'database-slow', 'database-slow', 'kill-hub', 'wake-ups-lost'],
   lists: ['watcher-cut', 'watcher-cut', 'database-slow'],
+  // More orders than a quota allows, all at once.
+  quotas: ['database-slow', 'database-slow', 'database-answers-lost', 'kill-hub', 'wake-ups-lost'],
 } as const satisfies Readonly<Record<string, readonly FaultKind[]>>
 export type Profile = keyof typeof profiles
 export const profileNames = Object.keys(profiles) as readonly Profile[]

@@ -3,13 +3,19 @@ import { createContextValues, type HandlerContext } from '@connectrpc/connect'
 import * as api from '@slipway/proto/hub/v1'
 import {
   callerKey,
+  everything,
   Feed,
   hostService,
+  hostSetService,
+  machineService,
   inTransaction,
+  memberOrders,
   readChangesAfter,
   prepareFirstLook,
   recordPhoneHome,
   SessionHost,
+  startExpiry,
+  startHostSets,
   startReconciler,
   Wake,
   type ApiDeps,
@@ -42,9 +48,13 @@ export interface Wiring {
   readonly setUp: SetUp
   /** Brings a wake-up to the other hubs, or loses it. */
   readonly relay: (from: HubProcess, deliver: (to: HubProcess) => void) => void
+  /** Hubs keep host sets too. */
+  readonly hostSets: boolean
 }
 
 type HostService = ReturnType<typeof hostService>
+type MachineService = ReturnType<typeof machineService>
+type HostSetService = ReturnType<typeof hostSetService>
 
 /** One replica. */
 export class HubProcess {
@@ -55,6 +65,9 @@ export class HubProcess {
   readonly sessions: SessionHost
   readonly #db: Db
   readonly #hosts: HostService
+  readonly #machines: MachineService
+  readonly #hostSets: HostSetService
+  readonly #controllers: readonly Pick<Reconciler, 'stop'>[]
   readonly #reconciler: Reconciler
   readonly #draining = new AbortController()
 
@@ -75,10 +88,12 @@ export class HubProcess {
           gatewayHost: '',
           gatewayPort: 0,
           gatewayNames: [],
+          replicaAddress: '',
           publicUrl: 'https://hub.example',
           leaseMs,
           heartbeatMs,
           sweepMs,
+          watchHeartbeatMs: 2_000,
           maxMessageBytes: 4_194_304,
           ...orphanTimes,
         },
@@ -90,27 +105,40 @@ export class HubProcess {
       })
       const deps: ApiDeps = {
         ...shared,
+        tenantDb: shared.db,
         config: {
           apiHost: '',
           apiPort: 0,
           tls: undefined,
           gatewayAdvertise: '',
           reflection: false,
+          issuers: [],
           watchHeartbeatMs: 2_000,
           maxMessageBytes: 4_194_304,
           ...orphanTimes,
         },
         validator: { validate: async () => ({ violations: [], unavailable: 'not asked' }) },
+        consoles: {
+          read: () => {
+            throw new Error('nobody looks at consoles in the simulation')
+          },
+        },
         publicUrl: () => reconcilerConfig.publicUrl,
-        prepareFirstLook: (tx, expected) => prepareFirstLook({ ...shared, config: reconcilerConfig }, tx, expected),
+        prepareFirstLook: (tx, expected, limits) =>
+          prepareFirstLook({ ...shared, config: reconcilerConfig }, tx, expected, limits),
       }
       const feed = new Feed({ db, wake, epoch, log, read: readChangesAfter, lookEveryMs: 2_500 })
+      const parts = { deps, feed, draining: this.#draining.signal }
+      const own = { ...shared, config: reconcilerConfig }
       return {
         db,
         wake,
         sessions,
         reconciler,
-        hosts: hostService(deps, { deps, feed, draining: this.#draining.signal }),
+        hosts: hostService(deps, parts),
+        machines: machineService(deps, parts),
+        hostSets: hostSetService(deps, parts),
+        controllers: wiring.hostSets ? [startHostSets(own, memberOrders(deps)), startExpiry(own)] : [],
       }
     })
     this.#db = started.db
@@ -118,11 +146,24 @@ export class HubProcess {
     this.sessions = started.sessions
     this.#reconciler = started.reconciler
     this.#hosts = started.hosts
+    this.#machines = started.machines
+    this.#hostSets = started.hostSets
+    this.#controllers = started.controllers
   }
 
   /** Calls of clients: each runs in this process, and its answer is lost with it. */
   call<T>(work: (hosts: HostService) => Promise<T>): Promise<T> {
     return this.node.run(() => work(this.#hosts))
+  }
+
+  /** What people do to machines. */
+  callMachines<T>(work: (machines: MachineService) => Promise<T>): Promise<T> {
+    return this.node.run(() => work(this.#machines))
+  }
+
+  /** The same for calls about host sets. */
+  callSets<T>(work: (sets: HostSetService) => Promise<T>): Promise<T> {
+    return this.node.run(() => work(this.#hostSets))
   }
 
   phoneHome(token: string): Promise<void> {
@@ -136,7 +177,7 @@ export class HubProcess {
   stop(): Promise<void> {
     return this.node.run(async () => {
       this.#draining.abort()
-      await this.#reconciler.stop()
+      await Promise.all([this.#reconciler.stop(), ...this.#controllers.map((controller) => controller.stop())])
       await this.sessions.drain(3_000)
     })
   }
@@ -144,8 +185,34 @@ export class HubProcess {
 
 /** What a caller is to a handler. */
 export function callContext(method: 'createHost' | 'deleteHost' | 'watchHosts', signal: AbortSignal): HandlerContext {
-  const values = createContextValues().set(callerKey, { tokenId: 'simulation', name: 'simulation', requestId: '' })
-  return { values, signal, method: api.HostService.method[method] } as unknown as HandlerContext
+  return contextOf(api.HostService.method[method], signal)
+}
+
+/** The same for calls about host sets. */
+export function setContext(
+  method: 'createHostSet' | 'updateHostSet' | 'deleteHostSet' | 'resumeHostSet',
+  signal: AbortSignal,
+): HandlerContext {
+  return contextOf(api.HostSetService.method[method], signal)
+}
+
+function contextOf(method: object, signal: AbortSignal): HandlerContext {
+  const values = createContextValues().set(callerKey, {
+    tokenId: 'simulation',
+    name: 'simulation',
+    requestId: '',
+    access: everything,
+  })
+  return { values, signal, method } as unknown as HandlerContext
+}
+
+/** What a person who looks after machines is to a handler. */
+export function machineContext(signal: AbortSignal): HandlerContext {
+  const values = createContextValues().set(callerKey, {
+    ...{ tokenId: 'keeper', name: 'keeper', requestId: '' },
+    access: everything,
+  })
+  return { values, signal, method: api.MachineService.method.holdMachine } as unknown as HandlerContext
 }
 
 /** One instance of a provider. */

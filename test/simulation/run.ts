@@ -1,9 +1,12 @@
 import { Client, Watcher, type Ordered } from './clients.js'
 import type { SimDatabase } from './database.js'
 import { healAll, inject, profileNames, profiles, type FaultKind, type Profile, type Stage } from './faults.js'
+import { Keeper } from './keeper.js'
+import { Keeper as SetKeeper } from './host-sets.js'
 import { Network } from './network.js'
 import { useScheduler } from './patch.js'
 import { HubProcess, ProviderProcess, type Wiring } from './processes.js'
+import { Random } from './random.js'
 import { Scheduler, type Violation } from './scheduler.js'
 import { rackMachines, type SetUp } from './setup.js'
 import { listingLagMs, World } from './world.js'
@@ -25,6 +28,22 @@ export interface SeedResult {
 }
 
 const settleMs = 8 * 60_000
+/** Which seeds have a host set. */
+const setSalt = 2_956
+const shareWithSets = 0.4
+
+/** How many hosts the quota allows in seeds that have one, and within how long more than those are ordered. */
+const quotaHosts = 2
+const crowdMs = 400
+const quotaStatement = `
+  with quota as (
+    insert into quotas (organization_id, id, name, max_hosts)
+    select id, '00000000-0000-7000-8000-0000000000f0', 'few', ${quotaHosts} from organizations where name = 'default'
+    returning organization_id, id
+  )
+  insert into quota_limits (id, organization_id, quota_id, quota_name, kind, maximum)
+  select '00000000-0000-7000-8000-0000000000f1', organization_id, id, 'organizations/default/quotas/few', 'HOSTS', ${quotaHosts} from quota
+`
 
 export async function runSeed(
   setUp: SetUp,
@@ -65,6 +84,8 @@ class Seed {
   readonly #stage: Stage
   readonly #wiring: Wiring
   readonly #clients: Client[]
+  readonly #keeper: Keeper | undefined
+  readonly #setKeeper: SetKeeper | undefined
   readonly #classes: readonly string[]
   readonly #profile: Profile
   readonly #faults: Partial<Record<FaultKind, number>> = {}
@@ -81,7 +102,11 @@ class Seed {
       const alive = [...hubs.values()].filter((hub) => hub.node.alive)
       return alive.length === 0 ? undefined : scheduler.random.pick(alive)
     }
+    // Drawn apart: a seed without a set is what it always was.
+    const apart = new Random(seed + setSalt)
+    const hostSets = apart.chance(shareWithSets)
     this.#wiring = {
+      hostSets,
       scheduler,
       database,
       network,
@@ -113,6 +138,9 @@ class Seed {
     for (const name of ['hub-1', 'hub-2']) this.#startHub(name)
     const { families, classes } = scheduler.random.pick(scenes)
     this.#classes = classes
+    this.#keeper = families.includes('rack') ? new Keeper(scheduler, database, anyHub) : undefined
+    const withCloud = hostSets && classes.includes('any-cloud')
+    this.#setKeeper = withCloud ? new SetKeeper(scheduler, apart, anyHub) : undefined
     const drawn = scheduler.random.pick(profileNames)
     this.#profile = profile ?? drawn
     for (const family of families) for (const number of [1, 2]) this.#startInstance(`${family}/${number}`, anyHub)
@@ -121,6 +149,7 @@ class Seed {
   async run(): Promise<SeedResult> {
     const { random } = this.#scheduler
     const faultsMs = random.between(3_000, 12_000)
+    if (this.#limited) await this.#database.look(quotaStatement)
     this.#plan(faultsMs)
     await this.#scheduler.until(() => false, faultsMs)
     if (this.#well) await this.#settle()
@@ -141,6 +170,11 @@ class Seed {
     }
   }
 
+  /** Whether a quota allows fewer hosts than are ordered. */
+  get #limited(): boolean {
+    return this.#profile === 'quotas'
+  }
+
   get #well(): boolean {
     return this.#scheduler.violations.length === 0
   }
@@ -154,12 +188,12 @@ class Seed {
     const { random } = this.#scheduler
     // Only a crowd of faults and releases at once finds what comes of creates in doubt.
     const crowded = this.#profile === 'doubts'
-    const hosts = 1 + random.int(this.#classes.includes('metal') ? 5 : 3)
+    const hosts = (this.#limited ? quotaHosts + 2 : 1) + random.int(this.#classes.includes('metal') ? 5 : 3)
     for (let number = 1; number <= hosts; number++) {
       const client = random.pick(this.#clients)
       const machineClass = random.pick(this.#classes)
       this.#scheduler.schedule(
-        random.between(0, untilMs * 0.6),
+        random.between(0, this.#limited ? crowdMs : untilMs * 0.6),
         () => {
           const ordered = client.order(`host-${number}`, machineClass)
           if (random.chance(crowded ? 0.9 : 0.5))
@@ -172,6 +206,11 @@ class Seed {
         'world',
       )
     }
+    const keeper = this.#keeper
+    if (keeper !== undefined)
+      for (let number = random.int(4); number > 0; number--)
+        this.#scheduler.schedule(random.between(500, untilMs), () => void keeper.pauseOne(), 'world')
+    this.#setKeeper?.plan('any-cloud', untilMs)
     const kinds = [1, 2, 3, 4].map(() => random.pick<FaultKind>(profiles[this.#profile]))
     const faults = (crowded ? 10 : 2) + random.int(9)
     for (let number = 0; number < faults; number++) {
@@ -197,19 +236,24 @@ class Seed {
       const rows = await this.#database.look<{ n: number }>(
         `select count(*)::int as n from hosts where state not in ('READY', 'ERROR', 'RELEASED')`,
       )
+      await this.#keeper?.putInOrder()
       await this.#makeRoom()
       return rows[0]?.n === 0 && this.#orders.every((order) => order.uid !== undefined)
     })
     if (!this.#well) return
     if (!atRest) return this.#stuck('I4', 'orders did not come to an end')
+    if (!(await this.#keep())) return
     await this.#compareWithWorld()
     if (!this.#well) return
+    this.#setKeeper?.end()
     for (const order of this.#orders) this.#clients[0]?.release(order)
     const gone = await this.#poll(this.#scheduler.nowMs + settleMs, async () => {
       const rows = await this.#database.look<{ n: number }>(
         `select count(*)::int as n from hosts where state <> 'RELEASED'`,
       )
-      return rows[0]?.n === 0 && this.#orders.every((order) => order.releaseAccepted)
+      const inOrder = (await this.#keeper?.putInOrder()) ?? true
+      const sets = await this.#database.look<{ n: number }>(`select count(*)::int as n from host_sets`)
+      return rows[0]?.n === 0 && sets[0]?.n === 0 && inOrder && this.#orders.every((order) => order.releaseAccepted)
     })
     if (!this.#well) return
     if (!gone) return this.#stuck('I5', 'releases did not arrive')
@@ -219,14 +263,44 @@ class Seed {
       await this.#stuck('I2', `servers are left: ${left.map((server) => `${server.id} (${server.name})`).join(', ')}`)
   }
 
+  /** A set must come to what is wanted of it, once a person goes on where its rollout has failed. */
+  async #keep(): Promise<boolean> {
+    const keeper = this.#setKeeper
+    if (keeper === undefined) return true
+    let resumed = false
+    const kept = await this.#poll(this.#scheduler.nowMs + settleMs, async () => {
+      const rows = await this.#database.look<{ state: string; members: number; replicas: number; refused: boolean }>(
+        `select s.state, s.replicas, s.conditions @> '[{"type": "Ordered", "reason": "QuotaExceeded"}]' as refused, (select count(*)::int from hosts h where h.host_set_id = s.id and h.state = 'READY') as members from host_sets s`,
+      )
+      const [set] = rows
+      if (set?.state === 'PAUSED' && !resumed) keeper.resume()
+      resumed ||= set?.state === 'PAUSED'
+      // Where orders take the whole quota, a set waits for one of them to be released.
+      if (this.#profile === 'quotas' && set?.refused === true) return true
+      return keeper.made && set?.state === 'READY' && set.replicas === keeper.replicas && set.members === set.replicas
+    })
+    if (!this.#well) return false
+    if (!kept) {
+      const sets = await this.#database.look('select state, state_message, replicas, counts, conditions from host_sets')
+      await this.#stuck('H2', `a host set did not come to what is wanted of it: ${JSON.stringify(sets)}`)
+    }
+    return kept
+  }
+
   /** There are fewer machines in the rack than hosts that want one: those that have had theirs give them up. */
   async #makeRoom(): Promise<void> {
     const rows = await this.#database.look<{ name: string }>(
       `select name from hosts where class_name = 'metal' and state = 'READY'
        and exists (select 1 from hosts where class_name = 'metal' and state = 'ORDERED')`,
     )
+    // And so do those that take up a quota which others wait for.
+    const waiting = this.#limited && this.#orders.some((order) => order.uid === undefined)
+    const ready = waiting
+      ? await this.#database.look<{ name: string }>(`select name from hosts where state = 'READY'`)
+      : []
     for (const order of this.#orders) {
-      if (!order.releaseAccepted && rows.some((row) => row.name === order.name)) this.#clients[0]?.release(order)
+      if (!order.releaseAccepted && [...rows, ...ready].some((row) => row.name === order.name))
+        this.#clients[0]?.release(order)
     }
   }
 

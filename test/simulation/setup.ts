@@ -4,6 +4,7 @@ import { Kysely, PostgresDialect } from 'kysely'
 import {
   Authority,
   inTransaction,
+  machineTransitions,
   makeKeyring,
   migrate,
   readMeta,
@@ -129,6 +130,7 @@ const clockStatements = `
 
 /** Which tables are kept as they were set up; all others begin empty. */
 const kept = [
+  'provider_pools',
   'hub_meta',
   'organizations',
   'workspaces',
@@ -212,6 +214,78 @@ const resetStatements = `
   create trigger sim_check after update on public.machine_requests for each row execute function sim.check_end('GONE');
   create trigger sim_check after update on public.hosts for each row execute function sim.check_end('RELEASED');
 
+  -- Looked at when a transaction commits: what others have committed by then is seen, too.
+  create function sim.check_quota() returns trigger language plpgsql as $$
+  declare
+    held record;
+  begin
+    for held in
+      select l.quota_name, l.maximum, l.used, count(h.id) as hosts,
+        (select coalesce(sum(c.amount), 0) from public.quota_charges c where c.limit_id = l.id) as charged
+      from public.quota_limits l left join public.hosts h on h.organization_id = l.organization_id and h.state <> 'RELEASED'
+      where l.kind = 'HOSTS' group by l.id
+    loop
+      if held.hosts > held.maximum then
+        perform sim.violate('I9', format('%s allows %s hosts, and there are %s', held.quota_name, held.maximum, held.hosts));
+      elsif held.used <> held.charged or held.hosts <> held.charged then
+        perform sim.violate('I9', format('%s counts %s hosts, of which %s are charged and %s are there', held.quota_name, held.used, held.charged, held.hosts));
+      end if;
+    end loop;
+    return null;
+  end $$;
+  create constraint trigger sim_check_quota after insert or update on public.hosts deferrable initially deferred
+    for each row execute function sim.check_quota();
+
+  -- A machine moves by the table, or by two of its moves at once; it is said what a waiting one waits for; and a wipe that failed makes nothing available.
+  create table sim.moves (one text, other text, primary key (one, other));
+  insert into sim.moves values ${machineMoves()
+    .map(([one, other]) => `('${one}', '${other}')`)
+    .join(', ')};
+  create function sim.check_machine() returns trigger language plpgsql as $$
+  begin
+    if new.state <> old.state and not exists (select 1 from sim.moves where one = old.state and other = new.state) then
+      perform sim.violate('S8', format('%s went from %s to %s', old.name, old.state, new.state));
+    end if;
+    if (new.state in ('INSPECT_WAIT', 'CLEAN_WAIT', 'PROVISION_WAIT')) <> (new.waiting_until_at is not null) then
+      perform sim.violate('S8', format('%s is %s, and its wait ends %s', new.name, new.state, new.waiting_until_at));
+    end if;
+    if (new.maintenance or new.hold_at is not null) <> (new.paused_at is not null) then
+      perform sim.violate('S8', format('%s is paused since %s, for maintenance %s and hold %s', new.name, new.paused_at, new.maintenance, new.hold_at));
+    end if;
+    if old.request_id is null and new.request_id is not null and new.paused_at is not null then
+      perform sim.violate('S8', format('%s was taken by an order while it is left alone', new.name));
+    end if;
+    return null;
+  end $$;
+  create trigger sim_check_machine after update on public.machines for each row when (new.static) execute function sim.check_machine();
+
+  -- Nobody begins anything on a machine that is to be left alone.
+  create function sim.check_claim() returns trigger language plpgsql as $$
+  begin
+    if new.fence > old.fence and new.session_id is not null and new.paused then
+      perform sim.violate('S8', format('%s was claimed while it is paused', new.id));
+    end if;
+    return null;
+  end $$;
+  create trigger sim_check_claim after update on public.work_items for each row execute function sim.check_claim();
+
+  -- A member is ordered only where there is room for it, by what is wanted at that moment.
+  create function sim.check_member() returns trigger language plpgsql as $$
+  declare
+    wanted record;
+    members integer;
+  begin
+    select * into wanted from public.host_sets where id = new.host_set_id;
+    select count(*) into members from public.hosts where host_set_id = new.host_set_id and state not in ('RELEASING', 'RELEASED');
+    if wanted is null or wanted.delete_requested_at is not null then
+      perform sim.violate('H1', format('%s was ordered for a set that is being deleted, or gone', new.name));
+    elsif members > wanted.replicas + wanted.max_surge then
+      perform sim.violate('H1', format('%s is one of %s members, of %s and %s more', new.name, members, wanted.replicas, wanted.max_surge));
+    end if;
+    return null;
+  end $$;
+  create trigger sim_check_member after insert on public.hosts for each row when (new.host_set_id is not null) execute function sim.check_member();
+
   create function sim.reset() returns void language plpgsql as $$
   declare
     emptied text;
@@ -220,7 +294,10 @@ const resetStatements = `
     select string_agg(format('public.%I', table_name), ', ' order by table_name) into emptied
     from information_schema.tables
     where table_schema = 'public' and table_type = 'BASE TABLE' and table_name not in (${kept.map((name) => `'${name}'`).join(', ')}, 'providers');
+    -- Ledgers refuse to be emptied, by their triggers.
+    perform set_config('session_replication_role', 'replica', true);
     execute 'truncate ' || emptied || ' restart identity';
+    perform set_config('session_replication_role', 'origin', true);
     update public.change_horizon set changes_xid = '0', changes_id = 0, events_xid = '0', events_id = 0;
     truncate sim.violations, sim.holders;
     -- Other tables refer to it: it cannot be emptied, and is written anew in the same order.
@@ -234,6 +311,13 @@ const resetStatements = `
     truncate public.changes;
   end $$;
 `
+
+/** What the table allows in one commit: a move, or one that follows from another by itself. */
+function machineMoves(): readonly (readonly [string, string])[] {
+  const pairs = new Set(machineTransitions.map(({ from, to }) => `${from} ${to}`))
+  pairs.add('VERIFYING INSPECTING')
+  return [...pairs].map((pair) => pair.split(' ') as [string, string])
+}
 
 async function administer(server: string, statements: string): Promise<void> {
   const client = new pg.Client({ connectionString: server, options: connectionOptions })

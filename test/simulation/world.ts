@@ -1,4 +1,4 @@
-import { ProviderError, type AnyDefinition, type Shape } from '@slipway/sdk/testing'
+import { ProviderError, type AnyDefinition, type Shape, type WorkContext } from '@slipway/sdk/testing'
 import type { Node, Scheduler } from './scheduler.js'
 
 // What exists out there, and the only witness of it: clouds that make and delete servers, and a rack of machines that are there already. It knows nothing of the hub.
@@ -21,7 +21,12 @@ interface RackMachine {
   installedFor: string | undefined
   /** Whose data is on its disks. */
   dataOf: string | undefined
+  /** What its agent is about, and by which order. It goes on by itself, whoever lives. */
+  work: { readonly order: string; state: 'running' | 'done' | 'lost' } | undefined
 }
+
+/** How long the agent of a machine may take before it is given up. */
+const agentTimeoutMs = 20_000
 
 /** How often what goes wrong out there, as shares of calls. */
 export interface WorldFaults {
@@ -40,6 +45,8 @@ export const listingLagMs = 2_000
 /** After which the clouds' client libraries give up waiting for an answer. */
 const clientTimeoutMs = 6_000
 
+type AgentContext = Pick<WorkContext<unknown, unknown>, 'claim' | 'wait' | 'poll'>
+
 const smallShape = { vcpus: 2, memoryMib: 4096, diskGib: 40 } satisfies Shape
 
 export class World {
@@ -53,13 +60,15 @@ export class World {
   onBooted: (token: string) => void = () => undefined
   readonly totals = { creates: 0, deletes: 0, wipes: 0, installs: 0, calls: 0, faults: 0 }
   readonly #scheduler: Scheduler
+  /** Instances of the rack's provider that a machine can reach. */
+  readonly #listeners = new Map<Node, (id: string) => void>()
   #ids = 0
 
   constructor(scheduler: Scheduler, machines: number) {
     this.#scheduler = scheduler
     for (let number = 1; number <= machines; number++) {
       const id = `node-${number}`
-      this.rack.set(id, { id, power: 'off', installedFor: undefined, dataOf: undefined })
+      this.rack.set(id, { id, power: 'off', installedFor: undefined, dataOf: undefined, work: undefined })
     }
   }
 
@@ -122,7 +131,10 @@ export class World {
       capacity: 3,
       effectTimeoutMs,
       listIntervalMs: 6_000,
-      discover: () => this.#discover(node),
+      discover: (context) => {
+        this.#listeners.set(node, context.calledBack)
+        return this.#discover(node)
+      },
       observe: (_context, { externalId }) => this.#call(node, () => ({ externalId, power: machine(externalId).power })),
       power: (_context, { externalId }, wish) =>
         this.#call(node, () => {
@@ -135,28 +147,81 @@ export class World {
             this.#call(node, () => (machine(externalId).installedFor === spec.ownershipKey ? true : undefined)),
         })
         await context.step('boot', () => this.#call(node, () => ((machine(externalId).power = 'on'), true)))
+        await this.#byAgent(node, context, machine(externalId), () => undefined)
         return { externalId, power: 'on' }
       },
       deprovision: (_context, { externalId }) =>
         this.#call(node, () => {
           const found = machine(externalId)
           found.power = 'off'
+          found.work = undefined
           found.installedFor = undefined
         }),
       clean: async (context, { externalId }) => {
-        await context.step('wipe', () =>
-          this.#call(node, () => {
-            const found = machine(externalId)
-            if (found.installedFor !== undefined)
-              this.#scheduler.violate('I7', `machine ${externalId} was wiped with ${found.installedFor} on it`)
-            found.dataOf = undefined
-            found.power = 'off'
-            this.totals.wipes += 1
-            return true
-          }),
-        )
+        await this.#byAgent(node, context, machine(externalId), (found) => {
+          if (found.installedFor !== undefined)
+            this.#scheduler.violate('I7', `machine ${externalId} was wiped with ${found.installedFor} on it`)
+          found.dataOf = undefined
+          found.power = 'off'
+          this.totals.wipes += 1
+        })
       },
     }
+  }
+
+  /** Has the machine's own agent do something, and waits for its word where that takes longer than is worth a claim. */
+  async #byAgent(
+    node: Node,
+    context: AgentContext,
+    machine: RackMachine,
+    done: (machine: RackMachine) => void,
+  ): Promise<void> {
+    const { random } = this.#scheduler
+    const order = `${context.claim?.item}/${context.claim?.operation}/${context.claim?.generation}`
+    for (;;) {
+      const state = await this.#call(node, () => this.#orderAgent(machine, order, done))
+      if (state === 'done') return
+      if (random.chance(0.7))
+        await context.wait({ timeoutMs: agentTimeoutMs, lookAfterMs: 5_000, message: 'the agent of the machine' })
+      await context.poll(async () => (machine.work?.state === 'running' ? undefined : true), {
+        initialDelayMs: 200,
+        maxDelayMs: 500,
+        timeoutMs: agentTimeoutMs,
+      })
+    }
+  }
+
+  /** Begins it where it was not begun under this order, or came to nothing. */
+  #orderAgent(machine: RackMachine, order: string, done: (machine: RackMachine) => void): 'running' | 'done' {
+    const { work } = machine
+    if (work?.order === order && work.state !== 'lost') return work.state === 'done' ? 'done' : 'running'
+    const begun: NonNullable<RackMachine['work']> = { order, state: 'running' }
+    machine.work = begun
+    const { random } = this.#scheduler
+    // An agent that hangs: nobody ever hears of it again.
+    if (random.chance(0.03)) return 'running'
+    const isLost = random.chance(0.1)
+    this.#scheduler.schedule(
+      random.between(20, 4_000),
+      () => {
+        if (machine.work !== begun) return
+        begun.state = isLost ? 'lost' : 'done'
+        if (isLost) return
+        done(machine)
+        for (let round = 0; round < 12; round++)
+          this.#scheduler.schedule(round * 700, () => this.#say(machine), 'world')
+      },
+      'world',
+    )
+    return 'running'
+  }
+
+  /** A machine says that it is done, to whoever hears it. */
+  #say(machine: RackMachine): void {
+    const alive = [...this.#listeners].filter(([node]) => node.alive)
+    if (alive.length === 0 || machine.work?.state !== 'done') return
+    const [node, listener] = this.#scheduler.random.pick(alive)
+    this.#scheduler.schedule(this.#scheduler.random.between(1, 40), () => listener(machine.id), node)
   }
 
   /** Servers that are there and carry this key. */

@@ -1,12 +1,13 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { randomBytes } from 'node:crypto'
+import { openDatabase, readKeyring, secretPart, tellingTeardown, Witness } from '@slipway/hub/testing'
 import pg from 'pg'
 import type { Test } from 'tap'
 
@@ -58,11 +59,21 @@ export class Process {
   readonly name: string
   readonly logFile: string
   readonly #argv: readonly string[]
+  readonly #within: readonly string[]
   readonly #env: NodeJS.ProcessEnv
   #child: ChildProcess
 
-  constructor(t: Test, name: string, folder: string, argv: readonly string[], env: NodeJS.ProcessEnv = {}) {
+  /** @param within what stands before node's own command line: a program that becomes what it is given. */
+  constructor(
+    t: Test,
+    name: string,
+    folder: string,
+    argv: readonly string[],
+    env: NodeJS.ProcessEnv = {},
+    within: readonly string[] = [],
+  ) {
     this.name = name
+    this.#within = within
     this.logFile = join(folder, `${name}.log`)
     this.#argv = argv
     this.#env = { ...process.env, ...shortLeases, ...env }
@@ -108,7 +119,8 @@ export class Process {
 
   #spawn(env: NodeJS.ProcessEnv): ChildProcess {
     const log = openSync(this.logFile, 'a')
-    return spawn(process.execPath, this.#argv, {
+    const [program = process.execPath, ...args] = [...this.#within, process.execPath, ...this.#argv]
+    return spawn(program, args, {
       cwd: root,
       env: { ...this.#env, ...env },
       stdio: ['ignore', log, log],
@@ -134,6 +146,8 @@ export class Slipway {
   readonly hub: Process
   /** Where its database is; undefined: embedded, for this hub alone. */
   readonly database: string | undefined
+  /** Looks on, and fails the test where a secret turns up in a log, a row, or what the command line prints. */
+  readonly witness: Witness
   readonly #env: NodeJS.ProcessEnv
   readonly #t: Test
   #replicas = 1
@@ -147,6 +161,7 @@ export class Slipway {
       token: string
       hub: Process
       database: string | undefined
+      witness: Witness
       env: NodeJS.ProcessEnv
     },
   ) {
@@ -157,6 +172,7 @@ export class Slipway {
     this.token = parts.token
     this.hub = parts.hub
     this.database = parts.database
+    this.witness = parts.witness
     this.#env = parts.env
   }
 
@@ -168,6 +184,8 @@ export class Slipway {
     const database = await freshDatabase(t)
     const shared =
       database === undefined ? {} : { DATABASE_URL: database, SLIPWAY_KEY: randomBytes(32).toString('hex') }
+    const given = typeof env === 'function' ? await env(database) : env
+    const witness = lookOn(t, folder, { ...shared, ...given })
     const where = database === undefined ? ['dev', '--data-dir', join(folder, 'hub')] : ['serve', '--migrate']
     const hub = new Process(
       t,
@@ -183,20 +201,23 @@ export class Slipway {
         '--bootstrap-token-file',
         tokenFile,
       ],
-      { ...shared, ...(typeof env === 'function' ? await env(database) : env) },
+      { ...shared, ...given },
     )
     const url = `http://127.0.0.1:${api}`
     await until('the hub', async () => {
       if (!hub.running) throw new Error(`the hub ended: ${hub.output()}`)
       return (await fetch(`${url}/readyz`)).ok
     })
+    const token = readFileSync(tokenFile, 'utf8').trim()
+    witness.needles.add('the first token', secretPart(token))
     const slipway = new Slipway(t, {
       folder,
       url,
       gateway: `127.0.0.1:${gateway}`,
-      token: readFileSync(tokenFile, 'utf8').trim(),
+      token,
       hub,
       database,
+      witness,
       env: shared,
     })
     await slipway.ok('login', '--server', url, '--token-file', tokenFile)
@@ -262,6 +283,11 @@ export class Slipway {
     child.stdout.on('data', (data: Buffer) => (stdout += data.toString()))
     child.stderr.on('data', (data: Buffer) => (stderr += data.toString()))
     const [code] = (await once(child, 'close')) as [number]
+    // What is printed to be kept is a secret from then on; all else must hold none.
+    if (/^(provider token|token create)$/.test(args.slice(0, 2).join(' ')))
+      for (const [token] of stdout.matchAll(/\bsw[a-z]_[0-9a-f]+_\S+?(?=["\s]|$)/g))
+        this.witness.needles.add(args.join(' '), secretPart(token))
+    else this.witness.keep(stdout + stderr)
     return { code, stdout, stderr }
   }
 
@@ -281,6 +307,7 @@ export class Slipway {
   /** Applies documents, given as objects. */
   async apply(...documents: readonly object[]): Promise<string> {
     const file = join(this.folder, `apply-${randomBytes(4).toString('hex')}.yaml`)
+    for (const document of documents) noteSecrets(this.witness, document)
     writeFileSync(file, documents.map((document) => JSON.stringify(document)).join('\n---\n'))
     return this.ok('apply', '-f', file)
   }
@@ -301,6 +328,7 @@ export class Slipway {
     if (options.credentials !== undefined) {
       const file = join(this.folder, `${name}-credentials.json`)
       writeFileSync(file, JSON.stringify(options.credentials), { mode: 0o600 })
+      noteSecrets(this.witness, options)
       args.push('--credentials-file', file)
     }
     if (options.autoAccept === true) args.push('--auto-accept')
@@ -312,7 +340,7 @@ export class Slipway {
     name: string,
     script: string,
     args: readonly string[] = [],
-    options: { env?: NodeJS.ProcessEnv; instance?: string } = {},
+    options: { env?: NodeJS.ProcessEnv; instance?: string; within?: readonly string[] } = {},
   ): Promise<Process> {
     const instance = options.instance ?? name
     const state = join(this.folder, instance)
@@ -325,6 +353,7 @@ export class Slipway {
       this.folder,
       [join(root, script), '--gateway', this.gateway, '--join-token-file', tokenFile, '--state-dir', state, ...args],
       options.env,
+      options.within,
     )
     await until(`provider ${name}`, async () => {
       if (!provider.running) throw new Error(`provider ${name} ended: ${provider.output()}`)
@@ -332,6 +361,36 @@ export class Slipway {
     })
     return provider
   }
+}
+
+/** Notes what a document says in confidence. */
+function noteSecrets(witness: Witness, document: object): void {
+  const { kind, data, credentials, userData } = document as Readonly<Record<string, unknown>>
+  witness.needles.addAll('credentials', credentials)
+  witness.needles.addAll('userData', userData)
+  if (kind === 'Secret') witness.needles.addAll('data', data)
+}
+
+/** Once all processes have ended: looks through their logs and the rows for what was sealed, and what was told. An embedded database has ended with them. */
+function lookOn(t: Test, folder: string, env: NodeJS.ProcessEnv): Witness {
+  const witness = new Witness()
+  const key = env['SLIPWAY_KEY'] ?? ''
+  for (const line of key.split('\n')) witness.needles.add('a key-encryption key', line)
+  tellingTeardown(t, async () => {
+    // What wraps keys is a service that has ended by now.
+    const keyring = key === '' ? undefined : await readKeyring(key, []).catch(() => undefined)
+    const connectionString = env['DATABASE_URL']
+    const db = connectionString === undefined ? undefined : openDatabase({ connectionString, poolSize: 1 })
+    try {
+      if (db !== undefined) await witness.searchDatabase(db, keyring)
+    } finally {
+      await db?.destroy()
+    }
+    for (const file of readdirSync(folder).filter((name) => name.endsWith('.log')))
+      witness.search(file, readFileSync(join(folder, file)))
+    witness.finish()
+  })
+  return witness
 }
 
 /** A database of the test's own on SLIPWAY_TEST_DATABASE_URL, dropped with it; undefined where that is not set. */

@@ -60,10 +60,21 @@ function runTap(title, args) {
     child.on('close', async (code) => {
       const counts = existsSync(raw) ? await count(raw) : { passed: 0, failed: 0, skipped: 0, skips: [] }
       for (const skip of counts.skips) process.stdout.write(`SKIPPED: ${skip}\n`)
+      if (existsSync(raw)) process.stdout.write(`${durations(readFileSync(raw, 'utf8'))}\n`)
       if (code !== 0 && counts.failed === 0) counts.failed = 1
       resolve(counts)
     })
   })
+}
+
+/** How long it took, and which files took longest: what to look at when all takes too long. */
+function durations(tap) {
+  const files = [...tap.matchAll(/^(?:not )?ok \d+ - (\S+\.test\.js).*# time=([\d.]+)ms/gm)]
+    .map(([, file, ms]) => ({ file, seconds: Number(ms) / 1000 }))
+    .sort((a, b) => b.seconds - a.seconds)
+  const sum = files.reduce((seconds, file) => seconds + file.seconds, 0)
+  const slowest = files.slice(0, 12).map(({ file, seconds }) => `${seconds.toFixed(0)} s ${file}`)
+  return `${files.length} files, ${(sum / 60).toFixed(1)} min; the slowest: ${slowest.join(', ')}`
 }
 
 async function count(file) {
@@ -98,6 +109,12 @@ async function count(file) {
 if (!installed()) must('Installing from package-lock.json', npm, ['ci'])
 must('Building', npm, ['run', '--silent', 'build'])
 
+// Each hub of a test tells here what was looked through for secrets.
+const canaries = join(root, '.tap/canaries.jsonl')
+mkdirSync(join(root, '.tap'), { recursive: true })
+rmSync(canaries, { force: true })
+process.env.SLIPWAY_CANARY_TOTALS = canaries
+
 const total = { passed: 0, failed: 0, skipped: 0 }
 const add = (counts) => {
   for (const key of Object.keys(total)) total[key] += counts[key]
@@ -106,11 +123,14 @@ const add = (counts) => {
 if (positionals.length > 0) add(await runTap('Selected tests', ['--disable-coverage', ...positionals]))
 else {
   const glob = (patterns) => patterns.flatMap((pattern) => globFiles(pattern)).sort()
-  // On the other axis runs what knows of the database, and of the Node line: hub, SDK, and whole systems with the simulated provider.
-  const once = ['bench', 'chaos', 'conformance', 'simulation'].map((name) => `test/dist/${name}`)
+  // On the other axis runs what knows of the database, and of the Node line: the hub, the SDK's connections, the API, and one whole system.
+  const once = ['authorization', 'bench', 'chaos', 'conformance', 'lab', 'simulation'].map(
+    (name) => `test/dist/${name}`,
+  )
   const others = readdirSync(join(root, 'providers')).filter((name) => name !== 'simulated')
   const isOnce = (file) =>
-    file.startsWith('sdk/dist/conformance/') || others.some((name) => file.includes(`/e2e/${name}`))
+    /^sdk\/dist\/(cli|conformance|provider)\//.test(file) ||
+    (/\/(e2e|integration)\//.test(file) && !/\/(simulated|api)\.test\.js$/.test(file))
   const chosen = (directories) => glob(directories).filter((file) => !values.subset || !isOnce(file))
   const unit = chosen([
     'hub/dist',
@@ -120,17 +140,26 @@ else {
   ])
   const whole = chosen(['test/dist/integration', 'test/dist/e2e', ...(values.subset ? [] : once)])
   const house = values.subset ? [] : glob(['test/dist/architecture'])
-  const coverage =
-    values.subset || values['no-coverage']
-      ? ['--disable-coverage']
-      : ['--allow-incomplete-coverage', '--allow-empty-coverage', '--coverage-report=text-summary']
-  if (house.length > 0) add(await runTap('House rules', ['--disable-coverage', ...house]))
-  // In CI nothing competes for the cores but the tests themselves.
-  const jobs = process.env.CI === 'true' ? ['--jobs=1'] : []
-  add(await runTap('Unit and integration tests', [...coverage, ...jobs, ...unit]))
-  if (whole.length > 0) add(await runTap('Whole-system tests', ['--disable-coverage', '--jobs=1', ...whole]))
+  // Side by side, more at once than there are cores: most of what runs long waits more than it computes.
+  if (values.subset || values['no-coverage'])
+    add(await runTap('All of it', ['--disable-coverage', ...house, ...unit, ...whole]))
+  else {
+    const coverage = ['--allow-incomplete-coverage', '--allow-empty-coverage', '--coverage-report=text-summary']
+    add(await runTap('House rules and units', [...coverage, ...house, ...unit]))
+    add(await runTap('Whole systems', ['--disable-coverage', ...whole]))
+  }
 }
+if (existsSync(canaries)) process.stdout.write(`\n${scanned(canaries)}\n`)
 finish(total)
+
+/** What all hubs together have had looked through. */
+function scanned(file) {
+  const sum = { hubs: 0, secrets: 0, bytes: 0, ms: 0, found: 0 }
+  for (const line of readFileSync(file, 'utf8').split('\n').filter(Boolean))
+    for (const [key, value] of Object.entries(JSON.parse(line))) sum[key] += value
+  const mebibytes = (sum.bytes / 1024 / 1024).toFixed(1)
+  return `Canaries: scanned ${sum.hubs} hubs, ${mebibytes} MiB, for ${sum.secrets} secrets in ${(sum.ms / 1000).toFixed(1)} s: ${sum.found} found`
+}
 
 /** Compiled test files below a folder. */
 function globFiles(directory) {

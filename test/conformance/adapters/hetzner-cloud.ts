@@ -169,9 +169,10 @@ function truthOf({ ledger, project, violations }: Emulator): Truth {
   }
   project.settle()
   const things = ledger.live().flatMap(({ kind, id, name, labels }): Thing[] => {
-    const ownershipKey = keyOf(labels)
     const externalId = String(id)
     const server = kind === 'server' ? project.servers.get(id) : undefined
+    // Those of a server may have been changed since it was made.
+    const ownershipKey = keyOf(server?.view.labels ?? labels)
     // What a project has of itself belongs to nobody.
     if (server === undefined) return ownershipKey === '' ? [] : [{ kind, externalId, name, ownershipKey }]
     return [
@@ -184,6 +185,7 @@ function truthOf({ ledger, project, violations }: Emulator): Truth {
         reboots: done.get(`${id}/reboot`) ?? 0,
         reinstalls: done.get(`${id}/rebuild`) ?? 0,
         rescue: server.inRescue && server.view.status === 'running',
+        sshPublicKeys: keysIn(server.userData),
       },
     ]
   })
@@ -195,6 +197,12 @@ function truthOf({ ledger, project, violations }: Emulator): Truth {
     maxLive: mostAtOnce(ledger),
     violations,
   }
+}
+
+/** Keys in the cloud-config that the provider adds. */
+function keysIn(userData: string): string[] {
+  const [, list = ''] = /^ssh_authorized_keys:\r?\n((?: {2}- .*\r?\n)+)/m.exec(userData) ?? []
+  return [...list.matchAll(/^ {2}- (.*)$/gm)].map(([, key = '""']) => JSON.parse(key) as string)
 }
 
 function mostAtOnce({ entries }: Emulator['ledger']): Record<string, number> {

@@ -194,7 +194,7 @@ function truthOf(dir: string): Truth {
     kind === 'cloud'
       ? servers
           .filter(({ isLive }) => isLive)
-          .map(({ id, name, ownershipKey, power, reinstalls, rescue }) => ({
+          .map(({ id, name, ownershipKey, power, reinstalls, rescue, sshPublicKeys }) => ({
             kind: 'server',
             externalId: id,
             name,
@@ -203,6 +203,7 @@ function truthOf(dir: string): Truth {
             reboots: reboots.get(id) ?? 0,
             reinstalls,
             rescue,
+            sshPublicKeys,
           }))
       : serials.flatMap((serial) => {
           const machine = machines.find((each) => each.serial === serial)
