@@ -127,9 +127,9 @@ export async function settleItems(db: Db, entries: readonly SettledEntry[]): Pro
     update work_items w
     set session_id = null, due_at = case when w.generation > a.generation then clock_timestamp() end
     from unnest(
-      ${sorted.map((entry) => entry.providerId)}::uuid[], ${sorted.map((entry) => entry.itemId)}::uuid[],
-      ${sorted.map((entry) => entry.sessionId)}::uuid[], ${sorted.map((entry) => entry.fence)}::bigint[],
-      ${sorted.map((entry) => entry.body.generation)}::bigint[]
+      (select ${sorted.map((entry) => entry.providerId)}::uuid[]), (select ${sorted.map((entry) => entry.itemId)}::uuid[]),
+      (select ${sorted.map((entry) => entry.sessionId)}::uuid[]), (select ${sorted.map((entry) => entry.fence)}::bigint[]),
+      (select ${sorted.map((entry) => entry.body.generation)}::bigint[])
     ) as a (provider_id, id, session_id, fence, generation)
     where w.provider_id = a.provider_id and w.id = a.id and w.session_id = a.session_id and w.fence = a.fence
     returning w.provider_id as "providerId", w.id, w.due_at is not null as due

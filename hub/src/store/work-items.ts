@@ -71,9 +71,9 @@ const sessionsWanted = (credits: readonly Credit[]) => sql`
     wanted as materialized (
       select w.session_id, w.provider_id, w.credit
       from unnest(
-        ${credits.map((credit) => credit.sessionId)}::uuid[],
-        ${credits.map((credit) => credit.providerId)}::uuid[],
-        ${credits.map((credit) => credit.credit)}::int[]
+        (select ${credits.map((credit) => credit.sessionId)}::uuid[]),
+        (select ${credits.map((credit) => credit.providerId)}::uuid[]),
+        (select ${credits.map((credit) => credit.credit)}::int[])
       ) as w (session_id, provider_id, credit)
       join sessions s on s.id = w.session_id and s.ended_at is null and s.expires_at > clock_timestamp()
     )`
@@ -103,18 +103,19 @@ const dealtOut = sql`
 export async function claimAlone(db: Db, credits: readonly Credit[]): Promise<Claims> {
   const result = await sql<ClaimRow>`/* claim-due-items */
     with ${sessionsWanted(credits)}, total as materialized (
-      select t.provider_id, t.credit, last.workspace_id, last.priority,
-             not exists (
-               select from work_items
-               where provider_id = t.provider_id and (workspace_id, priority) < (last.workspace_id, last.priority)
-                 and session_id is null and due_at is not null and not paused
-             ) as alone
+      select t.provider_id, t.credit, last.workspace_id, last.priority, other.there is null as alone
       from (select provider_id, sum(credit)::int as credit from wanted group by provider_id) t
       cross join lateral (
         select workspace_id, priority from work_items
         where provider_id = t.provider_id and session_id is null and due_at is not null and not paused
         order by workspace_id desc, priority desc, due_at desc limit 1
       ) last
+      left join lateral (
+        select true as there from work_items
+        where provider_id = t.provider_id and (workspace_id, priority) < (last.workspace_id, last.priority)
+          and session_id is null and due_at is not null and not paused
+        order by workspace_id desc, priority desc, due_at desc limit 1
+      ) other on true
     ), due as materialized (
       select d.provider_id, d.id, row_number() over (partition by d.provider_id order by d.due_at, d.id) as place, d.untold
       from total
