@@ -3,9 +3,11 @@ import {
   createDecipheriv,
   createHash,
   createHmac,
+  createSecretKey,
   hkdfSync,
   randomBytes,
   timingSafeEqual,
+  type KeyObject,
 } from 'node:crypto'
 
 // Envelope encryption. Every value has a data key of its own, wrapped by a key-encryption key that is never in the database.
@@ -78,16 +80,16 @@ export function makeKeyring(keys: readonly [Uint8Array, ...Uint8Array[]]): Keyri
   for (const key of keys)
     if (key.length !== keyBytes)
       throw new RangeError(`a key-encryption key has ${keyBytes} bytes, this one ${key.length}`)
-  const byId = new Map(keys.map((key) => [keyIdOf(key).toString('hex'), key]))
+  const active = keptKey(keys[0])
+  const byId = new Map([active, ...keys.slice(1).map(keptKey)].map((key) => [key.id.toString('hex'), key]))
   if (byId.size < keys.length) throw new RangeError('the same key-encryption key is given twice')
-  const [active] = keys
-  const activeHeader = Buffer.concat([Buffer.of(currentForm), keyIdOf(active)])
-  const activeKeyId = keyIdOf(active).toString('hex')
+  const activeHeader = Buffer.concat([Buffer.of(currentForm), active.id])
+  const activeKeyId = active.id.toString('hex')
 
   const seal = (purpose: SecretPurpose, id: string, plain: string | Uint8Array): Buffer => {
     const dataKey = randomBytes(keyBytes)
-    const body = encrypt(dataKey, Buffer.from(plain), boundToBody(activeHeader, purpose, id))
-    return Buffer.concat([wrap(active, activeHeader, dataKey, purpose, id), body])
+    const body = encrypt(createSecretKey(dataKey), Buffer.from(plain), boundToBody(activeHeader, purpose, id))
+    return Buffer.concat([wrap(active.wrapping, activeHeader, dataKey, purpose, id), body])
   }
   const openParts = (purpose: SecretPurpose, id: string, sealed: Buffer) => {
     const form = sealed[0]
@@ -100,12 +102,16 @@ export function makeKeyring(keys: readonly [Uint8Array, ...Uint8Array[]]): Keyri
     const key = byId.get(wrappingKeyId(sealed))
     if (key === undefined)
       throw new UnsealError(`the value was sealed with key ${wrappingKeyId(sealed)}, which this hub was not given`)
-    const dataKey = unwrap(key, sealed.subarray(headerBytes, headerBytes + wrapBytes), boundTo(header, purpose, id))
+    const dataKey = unwrap(
+      key.wrapping,
+      sealed.subarray(headerBytes, headerBytes + wrapBytes),
+      boundTo(header, purpose, id),
+    )
     return { header, dataKey, body: sealed.subarray(headerBytes + wrapBytes) }
   }
   const open = (purpose: SecretPurpose, id: string, sealed: Buffer): Buffer => {
     const { header, dataKey, body } = openParts(purpose, id, sealed)
-    return decrypt(dataKey, body, boundToBody(header, purpose, id))
+    return decrypt(createSecretKey(dataKey), body, boundToBody(header, purpose, id))
   }
   return {
     activeKeyId,
@@ -117,8 +123,8 @@ export function makeKeyring(keys: readonly [Uint8Array, ...Uint8Array[]]): Keyri
       if (sealed[0] === boundToKeyForm) return seal(purpose, id, open(purpose, id, sealed))
       const { dataKey, body } = openParts(purpose, id, sealed)
       // The value itself is tried as well: what does not open today must not be passed on as if it did.
-      decrypt(dataKey, body, boundToBody(activeHeader, purpose, id))
-      return Buffer.concat([wrap(active, activeHeader, dataKey, purpose, id), body])
+      decrypt(createSecretKey(dataKey), body, boundToBody(activeHeader, purpose, id))
+      return Buffer.concat([wrap(active.wrapping, activeHeader, dataKey, purpose, id), body])
     },
     digest: (data) => digestOf(active, data),
     isDigestOf: (digest, data) => {
@@ -130,10 +136,22 @@ export function makeKeyring(keys: readonly [Uint8Array, ...Uint8Array[]]): Keyri
   }
 }
 
-/** The key's id, and an HMAC under a key that is derived for nothing else (RFC 5869). */
-function digestOf(key: Uint8Array, data: Uint8Array): Buffer {
+/** A key-encryption key, and what is derived of it once: as objects, which are handed to OpenSSL faster than bytes. */
+interface KeptKey {
+  readonly id: Buffer
+  readonly wrapping: KeyObject
+  /** Derived for digests alone (RFC 5869). */
+  readonly digesting: KeyObject
+}
+
+function keptKey(key: Uint8Array): KeptKey {
   const derived = Buffer.from(hkdfSync('sha256', key, '', 'slipway digest', keyBytes))
-  return Buffer.concat([keyIdOf(key), createHmac('sha256', derived).update(data).digest()])
+  return { id: keyIdOf(key), wrapping: createSecretKey(key), digesting: createSecretKey(derived) }
+}
+
+/** The key's id, and an HMAC. */
+function digestOf({ id, digesting }: KeptKey, data: Uint8Array): Buffer {
+  return Buffer.concat([id, createHmac('sha256', digesting).update(data).digest()])
 }
 
 /** Names a key without telling anything of it. */
@@ -152,7 +170,7 @@ function boundToBody(header: Buffer, purpose: SecretPurpose, id: string): Buffer
 }
 
 /** Header, nonce, wrapped data key and tag. */
-function wrap(key: Uint8Array, header: Buffer, dataKey: Buffer, purpose: SecretPurpose, id: string): Buffer {
+function wrap(key: KeyObject, header: Buffer, dataKey: Buffer, purpose: SecretPurpose, id: string): Buffer {
   const nonce = randomBytes(nonceBytes)
   const cipher = createCipheriv('aes-256-gcm', key, nonce)
   cipher.setAAD(boundTo(header, purpose, id))
@@ -160,14 +178,14 @@ function wrap(key: Uint8Array, header: Buffer, dataKey: Buffer, purpose: SecretP
   return Buffer.concat([header, nonce, text, cipher.getAuthTag()])
 }
 
-function unwrap(key: Uint8Array, wrapped: Buffer, bound: Buffer): Buffer {
+function unwrap(key: KeyObject, wrapped: Buffer, bound: Buffer): Buffer {
   const nonce = wrapped.subarray(0, nonceBytes)
   const text = wrapped.subarray(nonceBytes, nonceBytes + keyBytes)
   return decipher(key, nonce, text, wrapped.subarray(nonceBytes + keyBytes), bound)
 }
 
 /** Nonce, tag and ciphertext. */
-function encrypt(key: Uint8Array, plain: Uint8Array, bound: Buffer): Buffer {
+function encrypt(key: KeyObject, plain: Uint8Array, bound: Buffer): Buffer {
   const nonce = randomBytes(nonceBytes)
   const cipher = createCipheriv('aes-256-gcm', key, nonce)
   cipher.setAAD(bound)
@@ -175,7 +193,7 @@ function encrypt(key: Uint8Array, plain: Uint8Array, bound: Buffer): Buffer {
   return Buffer.concat([nonce, cipher.getAuthTag(), text])
 }
 
-function decrypt(key: Uint8Array, body: Buffer, bound: Buffer): Buffer {
+function decrypt(key: KeyObject, body: Buffer, bound: Buffer): Buffer {
   const nonce = body.subarray(0, nonceBytes)
   return decipher(
     key,
@@ -186,7 +204,7 @@ function decrypt(key: Uint8Array, body: Buffer, bound: Buffer): Buffer {
   )
 }
 
-function decipher(key: Uint8Array, nonce: Buffer, text: Buffer, tag: Buffer, bound: Buffer): Buffer {
+function decipher(key: KeyObject, nonce: Buffer, text: Buffer, tag: Buffer, bound: Buffer): Buffer {
   const opening = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: tagBytes })
   opening.setAAD(bound)
   opening.setAuthTag(tag)

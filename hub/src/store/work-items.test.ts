@@ -5,7 +5,7 @@ import { v7 as uuid } from 'uuid'
 import { organizationId, Rig } from '../../testing/reconcile-rig.js'
 import { ageingMs } from '../domain/share/priority.js'
 import { takeTurn, untouchedShares, type Item, type ShareState } from '../domain/share/share.js'
-import type { Db } from './database.js'
+import { inTransaction, type Db } from './database.js'
 import { settleItems, type SettledEntry } from './reports.js'
 import { claimDueItems, takeChangedWishes, takeHeldItems, type ClaimedItem } from './work-items.js'
 
@@ -146,6 +146,34 @@ async function makeWorkspace(db: Db, name: string, weight: number): Promise<Weig
     .execute()
   return { id, weight }
 }
+
+void t.test('a claim does not read what else waits, however much that is', async (t) => {
+  const rig = await Rig.start(t)
+  const { providerId, sessionId } = await rig.provider('cloud')
+  await sql`
+    insert into work_items (provider_id, id, kind, due_at, workspace_id)
+    select ${providerId}, gen_random_uuid(), 'MACHINE_REQUEST', now() - n * interval '1 s', ${uuid()} from generate_series(1, 5000) n
+  `.execute(rig.db)
+  // As autovacuum does: what is planned knows how much there is.
+  await sql`vacuum analyze work_items`.execute(rig.db)
+  const read = async (tx: Db) => {
+    const result = await sql<{ scanned: number; fetched: number }>`
+      select seq_tup_read as scanned, idx_tup_fetch as fetched from pg_stat_xact_user_tables where relname = 'work_items'
+    `.execute(tx)
+    return result.rows[0] ?? { scanned: NaN, fetched: NaN }
+  }
+  await inTransaction(rig.db, async (tx) => {
+    // More than the five for which PostgreSQL plans anew.
+    for (let turn = 0; turn < 8; turn++) {
+      const before = await read(tx)
+      const { items } = await claimDueItems(tx, [{ sessionId, providerId, credit: 3 }])
+      const after = await read(tx)
+      t.equal(items.length, 3)
+      t.equal(after.scanned, before.scanned, 'nothing is read from end to end')
+      t.ok(after.fetched - before.fetched < 100, `a few are looked up: ${after.fetched - before.fetched}`)
+    }
+  })
+})
 
 /** Claims from the database and from the model, round by round, with work coming in between: both take the same. */
 async function compareWithModel(
