@@ -22,6 +22,7 @@ import { findProvider } from '../store/providers.js'
 import type { HostRow, MachineRow, ProviderRow } from '../store/tables.js'
 import { type ApiDeps, causeOf, databaseOf } from './context.js'
 import { checkedLabels } from './convert.js'
+import { offerToWaiting } from './free-machines.js'
 import { machineEvent, stateForbids } from './machine-events.js'
 import { machineNotFound, workspaceNotFound } from './not-found.js'
 import { classForAdoption } from './order.js'
@@ -252,6 +253,7 @@ export function machineLife(deps: ApiDeps): LifeMethods {
     providers.add(row.provider_id)
     const wake = [...providers].map((providerId) => ({ kind: 'work' as const, providerId }))
     deps.wake.signal(...wake, { kind: 'change' }, { kind: 'host' })
+    await offerToWaiting(deps, row)
     return toMachine(row)
   }
   return {

@@ -36,6 +36,7 @@ import {
 import { streamConsole } from './machine-console.js'
 import { checkedLabels, machineStateNumbers, namesOf } from './convert.js'
 import { machineNotFound } from './not-found.js'
+import { offerToWaiting } from './free-machines.js'
 import { machineEvent, refuseProtected, stateForbids } from './machine-events.js'
 import { machineLife, setMaintenance } from './machine-life.js'
 import { toMachine } from './resources.js'
@@ -158,6 +159,7 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
       'order',
     )
     deps.wake.signal({ kind: 'work', providerId: row.provider_id }, { kind: 'change' }, { kind: 'host' })
+    await offerToWaiting(deps, row)
     return toMachine(row)
   }
   /** A machine whose work the caller may order. A tenant sees it, and may change the host that it serves; the work itself is the hub's. */

@@ -1,5 +1,8 @@
 import { randomUUID } from 'node:crypto'
+import { sql } from 'kysely'
+import pino from 'pino'
 import t, { type Test } from 'tap'
+import { offerToWaiting } from '../api/free-machines.js'
 import type { ClassSpec } from '../domain/host/host.js'
 import { eventually, Rig, type FakeInstance, type HostOptions } from '../../testing/reconcile-rig.js'
 import { inTransaction } from '../store/database.js'
@@ -165,4 +168,32 @@ void t.test('a host that is released while it waits leaves its lane', async (t) 
   await rig.ask(id, 'RELEASING')
   await rig.until(id, (host) => host.state === 'RELEASED', 'released')
   t.strictSame(await rig.db.selectFrom('machine_waits').selectAll().execute(), [])
+})
+
+void t.test('a machine that a person lets go of is for those who wait, at once', async (t) => {
+  const { rig, rack, order, waits } = await start(t)
+  rig.reconcile()
+  const id = await rig.machine(rack, 'node-1')
+  await rig.db.updateTable('machines').set({ cordoned: true }).where('id', '=', id).execute()
+  const host = await order('web-1', 'one')
+  await waits(host)
+  const lookInMs = async () => {
+    const result = await sql<{ inMs: number }>`
+      select extract(epoch from due_at - clock_timestamp())::float8 * 1000 as "inMs" from host_schedule where host_id = ${host}
+    `.execute(rig.db)
+    return result.rows[0]?.inMs ?? 0
+  }
+  await eventually(
+    lookInMs,
+    (ms) => ms > 10_000,
+    () => 'the host to look again by itself much later only',
+  )
+  const offer = async () =>
+    offerToWaiting({ db: rig.db, wake: rig.wake, log: pino({ level: 'silent' }) }, await rig.machineRow(id))
+  await offer()
+  t.ok((await lookInMs()) > 5_000, 'while it is cordoned it is not to be had')
+  await rig.db.updateTable('machines').set({ cordoned: false }).where('id', '=', id).execute()
+  await offer()
+  await rig.until(host, (row) => row.state === 'PLACED', 'the host has it')
+  t.match(await rig.machineRow(id), { host_name: /web-1/ })
 })
