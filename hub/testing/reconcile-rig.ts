@@ -107,8 +107,9 @@ export class Rig {
     return new Rig(t, db, url)
   }
 
-  /** Runs reconcilers until the test ends. */
-  reconcile(replicas = 1, config: Partial<ReconcilerConfig> = {}): void {
+  /** Runs reconcilers until the test ends, or until what this returns stops them. */
+  reconcile(replicas = 1, config: Partial<ReconcilerConfig> = {}): () => Promise<void> {
+    const stops: (() => Promise<void>)[] = []
     for (let replica = 0; replica < replicas; replica++) {
       const reconciler = startReconciler({
         db: this.db,
@@ -120,7 +121,9 @@ export class Rig {
         config: { sweepMs: 200, leaseMs: 600, publicUrl: 'https://hub.example', startGraceMs: 0, ...config },
       })
       this.#t.teardown(() => reconciler.stop())
+      stops.push(() => reconciler.stop())
     }
+    return async () => void (await Promise.all(stops.map((stop) => stop())))
   }
 
   async provider(name: string, options: ProviderOptions = {}): Promise<FakeInstance> {

@@ -7,6 +7,12 @@ const maxItems = 200
 /** Reads for many at once, and gives a result for each item, in order. */
 export type SharedRead<Item, Result> = (connection: Db, items: readonly Item[]) => Promise<readonly Settled<Result>[]>
 
+/** What one kind reads in one round. Neither rejects. */
+interface Part {
+  readonly read: (connection: Db) => Promise<void>
+  readonly fail: (error: unknown) => void
+}
+
 /**
  * Gathers reads of several kinds that many ask for at the same time into rounds. A round is one round trip on one connection, with one statement, or a few, for each kind; one
  * is under way at a time, and whatever comes meanwhile goes into the next. Each read begins after whoever shares it has asked, so nobody is given what is older than the
@@ -14,7 +20,7 @@ export type SharedRead<Item, Result> = (connection: Db, items: readonly Item[]) 
  */
 export class SharedReads {
   readonly #db: Db
-  readonly #kinds: { take(): ((connection: Db) => Promise<void>) | undefined }[] = []
+  readonly #kinds: (() => Part | undefined)[] = []
   #running = false
 
   constructor(db: Db) {
@@ -24,13 +30,14 @@ export class SharedReads {
   /** Adds a kind, and gives the function that asks for an item of it. That throws what `read` threw, or gave for the item. */
   kind<Item, Result>(read: SharedRead<Item, Result>): (item: Item) => Promise<Result> {
     let pending: Pending<Item, Result>[] = []
-    this.#kinds.push({
-      take: () => {
-        if (pending.length === 0) return undefined
-        const batch = pending.slice(0, maxItems)
-        pending = pending.slice(maxItems)
-        return (connection) => settleAll(batch, (items) => read(connection, items))
-      },
+    this.#kinds.push(() => {
+      if (pending.length === 0) return undefined
+      const batch = pending.slice(0, maxItems)
+      pending = pending.slice(maxItems)
+      return {
+        read: (connection) => settleAll(batch, (items) => read(connection, items)),
+        fail: (error) => batch.forEach(({ reject }) => reject(error)),
+      }
     })
     return (item) =>
       new Promise((resolve, reject) => {
@@ -44,19 +51,15 @@ export class SharedReads {
     // Let the rest of this tick's items join the first round.
     await new Promise((resolve) => setImmediate(resolve))
     for (;;) {
-      const round = this.#kinds.flatMap((kind) => kind.take() ?? [])
+      const round = this.#kinds.flatMap((take) => take() ?? [])
       if (round.length === 0) break
-      await this.#read(round)
+      try {
+        await onOneConnection(this.#db, (connection) => Promise.all(round.map((part) => part.read(connection))))
+      } catch (error) {
+        // No connection could be had.
+        for (const part of round) part.fail(error)
+      }
     }
     this.#running = false
-  }
-
-  async #read(round: readonly ((connection: Db) => Promise<void>)[]): Promise<void> {
-    try {
-      await onOneConnection(this.#db, (connection) => Promise.all(round.map((read) => read(connection))))
-    } catch {
-      // No connection could be had: each kind finds that out, and says so to those who wait.
-      await Promise.all(round.map((read) => read(this.#db)))
-    }
   }
 }
