@@ -127,5 +127,8 @@ void t.test('what people are told', (t) => {
   const refused = told(well.slice(0, 1), { ordersHeld: true }, { reason: 'QuotaExceeded', message: 'no more' })
   t.match(refused, { state: 'DEGRADED', message: '1 of 2 READY; no more' })
   t.equal(reason(refused, 'Ordered'), 'QuotaExceeded')
+  const madeUpFor = told(well, {}, { reason: 'QuotaExceeded', message: 'no more' })
+  t.match(madeUpFor, { state: 'READY', message: '2 of 2 READY' })
+  t.equal(reason(madeUpFor, 'Ordered'), 'Accepted')
   t.end()
 })

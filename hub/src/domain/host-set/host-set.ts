@@ -100,11 +100,13 @@ export function describeHostSet(
   },
   now: Date,
 ): HostSetStatus {
-  const { wanted, members, plan, refusal } = view
+  const { wanted, members, plan } = view
   const counts = countMembers(members, wanted.revision)
   const outdated = counts.current - counts.updated
   const held = heldOrder.find((reason) => plan.held.includes(reason))
   const done = counts.ready === wanted.replicas && counts.current === wanted.replicas && outdated === 0
+  // Where all are there, an order that was refused once has been made up for.
+  const refusal = done ? undefined : view.refusal
   const tally = `${counts.ready} of ${wanted.replicas} READY${outdated > 0 ? `, ${outdated} outdated` : ''}`
   const state = stateOf(view, done, held)
   const why = refusal?.message ?? (held === undefined ? undefined : heldMessages[held])

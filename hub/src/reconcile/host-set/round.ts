@@ -255,14 +255,16 @@ function progressOf(
     now,
   )
   const repaired = plan.release.some(({ why }) => why === 'Unhealthy')
-  const repairsInRow = repaired ? set.repairs_in_row + 1 : status.state === 'READY' ? 0 : set.repairs_in_row
+  // What is as it is wanted has nothing left to be tried again, whether or not whoever tried has said so.
+  const done = status.state === 'READY'
+  const repairsInRow = repaired ? set.repairs_in_row + 1 : done ? 0 : set.repairs_in_row
   const pauseMs = Math.min(longestRepairPauseMs, repairPauseMs * 2 ** Math.min(20, repairsInRow - 1))
   return {
     status,
     nextOrdinal: wanted.nextOrdinal,
     pauseReason,
-    refusedOrders: set.refused_orders,
-    nextOrderAt: set.next_order_at,
+    refusedOrders: done ? 0 : set.refused_orders,
+    nextOrderAt: done ? null : set.next_order_at,
     repairsInRow,
     nextRepairAt: repaired ? new Date(now.getTime() + pauseMs) : set.next_repair_at,
   }
