@@ -62,15 +62,6 @@ interface Order {
   readonly workspace: WorkspaceKey
   readonly id: string
   readonly host: hub.Host
-  /** Where it was asked for beforehand. */
-  readonly spec?: Promise<SpecOfOrder>
-}
-
-/** What an order is for: its class, or the shape that it gives. */
-interface SpecOfOrder {
-  readonly className: string
-  readonly classSpec: ClassSpec
-  readonly shape: Shape | null
 }
 
 /**
@@ -90,7 +81,7 @@ export async function checkOrder(
   checkSshKeys(host.sshPublicKeys, 'host.ssh_public_keys')
   const placement = fromPlacement(host.placement, 'host.placement')
   const expiry = expiryOf(host, 'host.')
-  const { className, classSpec, shape } = await (order.spec ?? specOfOrder(reads, host))
+  const { className, classSpec, shape } = await specOfOrder(reads, host)
   const pools = await drawOn(pooling, classSpec, placement)
   const orderer = {
     organizationId: order.workspace.organizationId,
@@ -262,8 +253,10 @@ export async function classForAdoption(
   return { className: row.name, classId: row.id, classSpec: classSpecOf(row), shape: has }
 }
 
-/** @throws HubError INVALID_FIELD, CLASS_NOT_FOUND. */
-export async function specOfOrder(reads: OrderReads, host: hub.Host): Promise<SpecOfOrder> {
+async function specOfOrder(
+  reads: OrderReads,
+  host: hub.Host,
+): Promise<{ readonly className: string; readonly classSpec: ClassSpec; readonly shape: Shape | null }> {
   if ((host.machineClass === '') === (host.shape === undefined)) {
     throw invalidField('host.machine_class', 'give either a machine_class or a shape, and not both')
   }

@@ -1,11 +1,6 @@
 import type { Configured, Heartbeat } from '@slipway/proto/provider/v1'
 import { inTransaction } from '../store/database.js'
-import {
-  recordConfigurationAnswer,
-  recordIfWell,
-  recordInstanceHealth,
-  type KnownProvider,
-} from '../store/provider-facts.js'
+import { recordConfigurationAnswer, recordInstanceHealth, type KnownProvider } from '../store/provider-facts.js'
 import { fromBudgets, fromFailure, fromHealth } from './convert.js'
 import type { GatewayDeps } from './deps.js'
 
@@ -22,9 +17,7 @@ export async function recordHeartbeatFacts(
     failure: heartbeat.failure === undefined ? undefined : fromFailure(heartbeat.failure),
     budgets: fromBudgets(heartbeat.budgets),
   }
-  const now = new Date()
-  const known = await inTransaction(deps.db, (tx) => recordIfWell(tx, sessionId, provider, said, now), 'health')
-  if (!known) await inTransaction(deps.db, (tx) => recordInstanceHealth(tx, sessionId, provider, said, now), 'health')
+  await inTransaction(deps.db, (tx) => recordInstanceHealth(tx, sessionId, provider, said, new Date()), 'health')
   deps.wake.signal({ kind: 'change' })
 }
 
