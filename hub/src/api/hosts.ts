@@ -45,7 +45,7 @@ import { reinstallHost } from './host-reinstall.js'
 import { hostNotFound, workspaceNotFound } from './not-found.js'
 import { OrderLog } from './order-log.js'
 import { OrderReads } from './order-reads.js'
-import { checkOrder, classOfOrder, expiryOf } from './order.js'
+import { checkOrder, classOfOrder, specOfOrder, expiryOf } from './order.js'
 import { refuseProtected } from './machine-events.js'
 import { toHost } from './resources.js'
 import { watchResources, type WatchParts } from './watch.js'
@@ -198,6 +198,9 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
       request: { schema: hub.CreateHostRequestSchema, message: request },
     })
     const reach = reachOfCall(context)
+    // In the same round trip as what comes first; what is amiss with it matters where nothing else is.
+    const spec = specOfOrder(reads, given)
+    spec.catch(() => undefined)
     const [workspace, before, open] = await Promise.all([
       reach === undefined
         ? reads.workspace(workspaceName)
@@ -212,7 +215,7 @@ export function hostService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeo
     const order = await checkOrder(
       deps,
       reads,
-      { workspace, id: request.hostId, host: given },
+      { workspace, id: request.hostId, host: given, spec },
       { open, claim: request.validateOnly ? undefined : (pools) => claimWith(context, workspace, pools) },
     )
     // With a request_id, a name that is in use may be this very order's own.

@@ -62,6 +62,15 @@ interface Order {
   readonly workspace: WorkspaceKey
   readonly id: string
   readonly host: hub.Host
+  /** Where it was asked for beforehand. */
+  readonly spec?: Promise<SpecOfOrder>
+}
+
+/** What an order is for: its class, or the shape that it gives. */
+interface SpecOfOrder {
+  readonly className: string
+  readonly classSpec: ClassSpec
+  readonly shape: Shape | null
 }
 
 /**
@@ -81,7 +90,7 @@ export async function checkOrder(
   checkSshKeys(host.sshPublicKeys, 'host.ssh_public_keys')
   const placement = fromPlacement(host.placement, 'host.placement')
   const expiry = expiryOf(host, 'host.')
-  const { className, classSpec, shape } = await specOfOrder(reads, host)
+  const { className, classSpec, shape } = await (order.spec ?? specOfOrder(reads, host))
   const pools = await drawOn(pooling, classSpec, placement)
   const orderer = {
     organizationId: order.workspace.organizationId,
@@ -253,10 +262,8 @@ export async function classForAdoption(
   return { className: row.name, classId: row.id, classSpec: classSpecOf(row), shape: has }
 }
 
-async function specOfOrder(
-  reads: OrderReads,
-  host: hub.Host,
-): Promise<{ readonly className: string; readonly classSpec: ClassSpec; readonly shape: Shape | null }> {
+/** @throws HubError INVALID_FIELD, CLASS_NOT_FOUND. */
+export async function specOfOrder(reads: OrderReads, host: hub.Host): Promise<SpecOfOrder> {
   if ((host.machineClass === '') === (host.shape === undefined)) {
     throw invalidField('host.machine_class', 'give either a machine_class or a shape, and not both')
   }

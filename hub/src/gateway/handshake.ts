@@ -14,11 +14,11 @@ import { HubError } from '../domain/error/errors.js'
 import { checkSchemas } from '../domain/provider/schemas.js'
 import { inTransaction, type Tx } from '../store/database.js'
 import { appendEvents } from '../store/events.js'
-import { readProviderSettings, recordConfiguredVersion } from '../store/provider-credentials.js'
 import { introduceProvider, openSession } from '../store/sessions.js'
 import type { ProviderRow } from '../store/tables.js'
 import { fromCapabilities, toMs } from './convert.js'
 import type { GatewayDeps } from './deps.js'
+import type { HelloReads } from './hello-reads.js'
 import type { SessionIdentity } from './session.js'
 
 /** Protocol versions that this hub speaks, the newest last. */
@@ -49,6 +49,7 @@ export async function openBy(
   hello: Hello,
   peer: { readonly providerId: string; readonly certificateSerial: string },
   deps: GatewayDeps,
+  reads: HelloReads,
 ): Promise<Opened> {
   const protocolVersion = chooseVersion(hello.protocolVersions)
   checkSchemas({
@@ -60,7 +61,8 @@ export async function openBy(
   const { provider, bound, supersededIds } = await inTransaction(
     deps.db,
     async (tx) => {
-      const opened = await openSession(
+      // Sessions are locked before providers, in every transaction; all of it is one round trip.
+      const opening = openSession(
         tx,
         {
           id: sessionId,
@@ -79,15 +81,16 @@ export async function openBy(
             : [{ id: held.item.id, fence: Number(held.fence), generation: Number(held.generation) }],
         ),
       )
-      return { provider: await introduce(tx, hello, peer.providerId), ...opened }
+      const [opened, provider] = await Promise.all([opening, introduce(tx, hello, peer.providerId)])
+      return { provider, ...opened }
     },
     'session-open',
   )
   deps.wake.signal({ kind: 'change' })
-  const { wanted, kept } = await readProviderSettings(deps.db, deps.keyring, provider.id)
+  const { wanted, kept } = await reads.settings(provider.id)
   // While new credentials are not proven, an instance begins with those that worked, and is told the new ones next: its answer tells whether they do.
   const secrets = kept ?? wanted
-  await recordConfiguredVersion(deps.db, sessionId, secrets.version)
+  await reads.configured({ sessionId, version: secrets.version })
   const welcome = create(WelcomeSchema, {
     protocolVersion,
     sessionId,

@@ -1,8 +1,8 @@
 import type { ServerUnaryCall, ServerDuplexStream } from '@grpc/grpc-js'
 import { readIdentity } from '../auth/authority.js'
 import { HubError } from '../domain/error/errors.js'
-import { certificateStatus } from '../store/certificates.js'
 import type { GatewayDeps } from './deps.js'
+import type { HelloReads } from './hello-reads.js'
 
 /** Who is at the other end, by its certificate alone. */
 export interface Peer {
@@ -15,7 +15,7 @@ type Call =
   | Pick<ServerDuplexStream<unknown, unknown>, 'getAuthContext'>
 
 /** @throws HubError CERTIFICATE_REQUIRED, CERTIFICATE_REVOKED, PROVIDER_DELETED. */
-export async function identifyPeer(call: Call, deps: GatewayDeps): Promise<Peer> {
+export async function identifyPeer(call: Call, deps: GatewayDeps, reads: HelloReads): Promise<Peer> {
   const certificate = call.getAuthContext().sslPeerCertificate
   const identity = certificate === undefined ? undefined : readIdentity(certificate.raw)
   if (identity === undefined || identity.hubId !== deps.hubId) {
@@ -24,7 +24,7 @@ export async function identifyPeer(call: Call, deps: GatewayDeps): Promise<Peer>
       'the call needs a client certificate of this hub; enrol with a join token first',
     )
   }
-  const status = await certificateStatus(deps.db, identity.serial)
+  const status = await reads.certificate(identity.serial)
   // A certificate that our authority signed and our records do not know is one of a database that was set back: not to be trusted.
   if (status === undefined || status.revoked || status.providerId !== identity.providerId) {
     throw new HubError('CERTIFICATE_REVOKED', 'the certificate was revoked; enrol again with a new join token')

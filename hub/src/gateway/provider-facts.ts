@@ -1,6 +1,11 @@
 import type { Configured, Heartbeat } from '@slipway/proto/provider/v1'
 import { inTransaction } from '../store/database.js'
-import { recordConfigurationAnswer, recordInstanceHealth, type KnownProvider } from '../store/provider-facts.js'
+import {
+  recordConfigurationAnswer,
+  recordIfWell,
+  recordInstanceHealth,
+  type KnownProvider,
+} from '../store/provider-facts.js'
 import { fromBudgets, fromFailure, fromHealth } from './convert.js'
 import type { GatewayDeps } from './deps.js'
 
@@ -17,7 +22,9 @@ export async function recordHeartbeatFacts(
     failure: heartbeat.failure === undefined ? undefined : fromFailure(heartbeat.failure),
     budgets: fromBudgets(heartbeat.budgets),
   }
-  await inTransaction(deps.db, (tx) => recordInstanceHealth(tx, sessionId, provider, said, new Date()), 'health')
+  const now = new Date()
+  const known = await inTransaction(deps.db, (tx) => recordIfWell(tx, sessionId, provider, said, now), 'health')
+  if (!known) await inTransaction(deps.db, (tx) => recordInstanceHealth(tx, sessionId, provider, said, now), 'health')
   deps.wake.signal({ kind: 'change' })
 }
 

@@ -135,7 +135,7 @@ function implementation(deps: GatewayDeps, sessions: SessionHost) {
     renew: (call: ServerUnaryCall<RenewRequest, RenewResponse>, callback: sendUnaryData<RenewResponse>) =>
       answer(async () => {
         check(RenewRequestSchema, call.request)
-        const peer = await identifyPeer(call, deps)
+        const peer = await identifyPeer(call, deps, sessions.reads)
         return renew(call.request, peer, call.getPeer(), deps)
       }, callback),
     session: (stream: SessionStream) => sessions.accept(stream),

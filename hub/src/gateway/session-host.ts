@@ -5,6 +5,7 @@ import { findLostClaims } from '../store/sessions.js'
 import type { GatewayDeps } from './deps.js'
 import { Dispatcher } from './dispatcher.js'
 import { Heartbeats } from './heartbeats.js'
+import { HelloReads } from './hello-reads.js'
 import { OrphanCourier } from './orphan-courier.js'
 import type { OrderQuestion } from './convert.js'
 import { validateLive, type LiveVerdict } from './live-validator.js'
@@ -21,6 +22,7 @@ const providerSweepMs = 10_000
 export class SessionHost {
   /** The sessions that are open here. */
   readonly registry = new SessionRegistry()
+  readonly reads: HelloReads
   readonly #dispatcher: Dispatcher
   readonly #courier: OrphanCourier
   readonly #workLog: WorkLog
@@ -31,6 +33,7 @@ export class SessionHost {
 
   constructor(deps: GatewayDeps) {
     const log = deps.log.child({ component: 'gateway' })
+    this.reads = new HelloReads(deps.db, deps.keyring)
     this.#dispatcher = new Dispatcher(deps, this.registry)
     this.#courier = new OrphanCourier(deps, this.registry)
     this.#workLog = new WorkLog(deps.db, deps.wake, log)
@@ -46,6 +49,7 @@ export class SessionHost {
       dispatcher: this.#dispatcher,
       workLog: this.#workLog,
       heartbeats: this.#heartbeats,
+      reads: this.reads,
       isDraining: () => this.#draining,
     }
     this.#stopLooking = keepLooking(deps, this.registry, this.#dispatcher, this.#courier)

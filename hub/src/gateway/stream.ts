@@ -16,6 +16,7 @@ import type { GatewayDeps } from './deps.js'
 import type { Dispatcher } from './dispatcher.js'
 import { openBy } from './handshake.js'
 import type { Heartbeats } from './heartbeats.js'
+import type { HelloReads } from './hello-reads.js'
 import { Listings } from './listings.js'
 import { Outbox, type SessionStream } from './outbox.js'
 import { identifyPeer } from './peer.js'
@@ -38,6 +39,7 @@ export interface StreamParts {
   readonly dispatcher: Dispatcher
   readonly workLog: WorkLog
   readonly heartbeats: Heartbeats
+  readonly reads: HelloReads
   readonly isDraining: () => boolean
 }
 
@@ -134,11 +136,11 @@ export class StreamHandler {
   }
 
   async #open(hello: Hello): Promise<void> {
-    const { deps, registry, dispatcher } = this.#parts
+    const { deps, registry, dispatcher, reads } = this.#parts
     if (this.#parts.isDraining())
       throw new HubError('DRAINING', 'this replica is shutting down; connect to another one', { retryAfterMs: 100 })
-    const peer = await identifyPeer(this.#stream, deps)
-    const opened = await openBy(hello, { providerId: peer.providerId, certificateSerial: peer.serial }, deps)
+    const peer = await identifyPeer(this.#stream, deps, reads)
+    const opened = await openBy(hello, { providerId: peer.providerId, certificateSerial: peer.serial }, deps, reads)
     this.#log = this.#log.child({ provider: opened.identity.providerName, session: opened.identity.id })
     for (const id of opened.supersededIds) registry.get(id)?.end('superseded by a newer stream of the same process')
     const session = this.#makeSession(opened.identity)

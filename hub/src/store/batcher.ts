@@ -12,7 +12,8 @@ export interface BatcherOptions<Item, Result> {
 export type Settled<Result> =
   { readonly ok: true; readonly result: Result } | { readonly ok: false; readonly error: unknown }
 
-interface Pending<Item, Result> {
+/** An item that somebody waits for. */
+export interface Pending<Item, Result> {
   readonly item: Item
   readonly resolve: (result: Result) => void
   readonly reject: (error: unknown) => void
@@ -43,7 +44,7 @@ export class Batcher<Item, Result> {
     this.#running = true
     // Let the rest of this tick's items join the first batch.
     await new Promise((resolve) => setImmediate(resolve))
-    while (this.#pending.length > 0) await this.#apply(this.#take())
+    while (this.#pending.length > 0) await settleAll(this.#take(), this.#options.work)
     this.#running = false
   }
 
@@ -61,18 +62,22 @@ export class Batcher<Item, Result> {
     this.#pending = later
     return batch
   }
+}
 
-  async #apply(batch: readonly Pending<Item, Result>[]): Promise<void> {
-    try {
-      const results = await this.#options.work(batch.map(({ item }) => item))
-      batch.forEach(({ resolve, reject }, index) => {
-        const settled = results[index]
-        if (settled?.ok === true) resolve(settled.result)
-        else reject(settled?.error ?? new Error('there is no result'))
-      })
-    } catch (error) {
-      if (batch.length === 1 || isConnectionLoss(error)) for (const { reject } of batch) reject(error)
-      else for (const pending of batch) await this.#apply([pending])
-    }
+/** Does a batch, and tells everybody who waits. Where it fails though the database answers, its items are done one by one. Never rejects. */
+export async function settleAll<Item, Result>(
+  batch: readonly Pending<Item, Result>[],
+  work: BatcherOptions<Item, Result>['work'],
+): Promise<void> {
+  try {
+    const results = await work(batch.map(({ item }) => item))
+    batch.forEach(({ resolve, reject }, index) => {
+      const settled = results[index]
+      if (settled?.ok === true) resolve(settled.result)
+      else reject(settled?.error ?? new Error('there is no result'))
+    })
+  } catch (error) {
+    if (batch.length === 1 || isConnectionLoss(error)) for (const { reject } of batch) reject(error)
+    else for (const pending of batch) await settleAll([pending], work)
   }
 }

@@ -1,3 +1,4 @@
+import { sql } from 'kysely'
 import type { Db, Tx } from './database.js'
 
 /** Takes note of a provider certificate. What was not noted is not trusted, whoever signed it. */
@@ -27,14 +28,21 @@ export interface CertificateStatus {
   readonly providerDeleted: boolean
 }
 
-/** How a certificate stands; undefined where it was never noted. */
-export async function certificateStatus(db: Db, serial: string): Promise<CertificateStatus | undefined> {
-  const row = await db
+/** What is known of certificates, by their serial numbers. */
+export async function readCertificates(
+  db: Db,
+  serials: readonly string[],
+): Promise<ReadonlyMap<string, CertificateStatus>> {
+  const rows = await db
     .selectFrom('provider_certificates')
     .innerJoin('providers', 'providers.id', 'provider_certificates.provider_id')
-    .select(['provider_certificates.provider_id', 'provider_certificates.revoked_at', 'providers.deleted_at'])
-    .where('serial', '=', serial)
-    .executeTakeFirst()
-  if (row === undefined) return undefined
-  return { providerId: row.provider_id, revoked: row.revoked_at !== null, providerDeleted: row.deleted_at !== null }
+    .select(['serial', 'provider_certificates.provider_id', 'provider_certificates.revoked_at', 'providers.deleted_at'])
+    .where(sql<boolean>`serial = any(${[...new Set(serials)]}::text[])`)
+    .execute()
+  return new Map(
+    rows.map((row) => [
+      row.serial,
+      { providerId: row.provider_id, revoked: row.revoked_at !== null, providerDeleted: row.deleted_at !== null },
+    ]),
+  )
 }

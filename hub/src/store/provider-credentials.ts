@@ -171,11 +171,18 @@ export async function lockUsers(tx: Tx, secret: ShownSecret): Promise<readonly {
   return rows.map((row) => ({ row }))
 }
 
-/** Takes note that a session works with a version of its configuration. */
-export async function recordConfiguredVersion(tx: Db, sessionId: string, version: number): Promise<void> {
+/** Takes note of the version of its configuration that each of some sessions works with. */
+export async function recordConfiguredVersions(
+  db: Db,
+  sessions: readonly { readonly sessionId: string; readonly version: number }[],
+): Promise<void> {
+  // In one order, so that nobody waits in a circle.
+  const sorted = sessions.toSorted((one, other) => (one.sessionId < other.sessionId ? -1 : 1))
   await sql`
-    update sessions set configured_version = greatest(configured_version, ${version}::bigint) where id = ${sessionId}
-  `.execute(tx)
+    update sessions s set configured_version = greatest(s.configured_version, c.version)
+    from unnest(${sorted.map(({ sessionId }) => sessionId)}::uuid[], ${sorted.map(({ version }) => version)}::bigint[]) as c (id, version)
+    where s.id = c.id
+  `.execute(db)
 }
 
 /** Takes note that a locked provider's new credentials do not work. */

@@ -3,8 +3,8 @@ import type { BudgetFacts, Health } from '../domain/provider/provider.js'
 import { mergeConditions, nextLastError } from '../domain/request/apply-report.js'
 import type { Db, Tx } from './database.js'
 import { appendEvents } from './events.js'
-import { recordConfiguredVersion, recordRefusedCredentials, settleCredentials } from './provider-credentials.js'
-import { recordHealth, requireSession } from './sessions.js'
+import { recordConfiguredVersions, recordRefusedCredentials, settleCredentials } from './provider-credentials.js'
+import { recordHealth, recordWellness, requireSession, type HealthReport } from './sessions.js'
 
 // What instances say of their provider as a whole.
 
@@ -29,14 +29,7 @@ export async function recordInstanceHealth(
   now: Date,
 ): Promise<void> {
   await requireSession(tx, sessionId)
-  const recorded = await recordHealth(tx, {
-    sessionId,
-    providerId: provider.id,
-    health: said.health,
-    message: said.message,
-    budgets: said.budgets,
-    now,
-  })
+  const recorded = await recordHealth(tx, reportOf(sessionId, provider, said, now))
   if (recorded === undefined) return
   if (said.failure !== undefined) await keepError(tx, provider, said.failure, now)
   else if (recorded.after === 'HEALTHY') {
@@ -57,6 +50,23 @@ export async function recordInstanceHealth(
       `Health is ${recorded.after}: ${said.message}`,
     ),
   ])
+}
+
+function reportOf(sessionId: string, provider: KnownProvider, said: HealthSaid, now: Date): HealthReport {
+  const { health, message, budgets } = said
+  return { sessionId, providerId: provider.id, health, message, budgets, now }
+}
+
+/** Stores that an instance is well where that says nothing new of its provider; otherwise {@link recordInstanceHealth} is to follow. */
+export async function recordIfWell(
+  tx: Tx,
+  sessionId: string,
+  provider: KnownProvider,
+  said: HealthSaid,
+  now: Date,
+): Promise<boolean> {
+  if (said.health !== 'HEALTHY' || said.failure !== undefined) return false
+  return recordWellness(tx, reportOf(sessionId, provider, said, now))
 }
 
 async function keepError(tx: Tx, provider: KnownProvider, failure: Failure, now: Date): Promise<void> {
@@ -100,7 +110,7 @@ export async function recordConfigurationAnswer(
     .set({ conditions: JSON.stringify(conditions) })
     .where('id', '=', provider.id)
     .execute()
-  if (answer.ok) await recordConfiguredVersion(tx, sessionId, answer.version)
+  if (answer.ok) await recordConfiguredVersions(tx, [{ sessionId, version: answer.version }])
   else await recordRefusedCredentials(tx, { id: provider.id, conditions }, message)
   const settled = answer.ok ? await settleCredentials(tx, provider.id) : []
   await appendEvents(tx, { actor: `providers/${provider.name}`, requestId: '' }, [

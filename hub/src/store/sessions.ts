@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import { sql } from 'kysely'
 import type { BudgetFacts, Capability, Health, StoredBudget } from '../domain/provider/provider.js'
 import type { Db, Tx } from './database.js'
@@ -32,20 +33,47 @@ export async function openSession(
   session: NewSession,
   holds: readonly HeldClaim[],
 ): Promise<{ readonly bound: ReadonlySet<string>; readonly supersededIds: readonly string[] }> {
-  await tx
-    .insertInto('sessions')
-    .values({
-      id: session.id,
-      provider_id: session.providerId,
-      instance_id: session.instanceId,
-      instance_name: session.instanceName,
-      replica: session.replica,
-      sdk: session.sdk,
-      provider_version: session.providerVersion,
-      certificate_serial: session.certificateSerial,
-      expires_at: sql<Date>`clock_timestamp() + ${session.leaseMs} * interval '1 millisecond'`,
-    })
-    .execute()
+  // Started together, they are executed in this order, and cost one round trip.
+  const [, bound, , superseded] = await Promise.all([
+    tx
+      .insertInto('sessions')
+      .values({
+        id: session.id,
+        provider_id: session.providerId,
+        instance_id: session.instanceId,
+        instance_name: session.instanceName,
+        replica: session.replica,
+        sdk: session.sdk,
+        provider_version: session.providerVersion,
+        certificate_serial: session.certificateSerial,
+        expires_at: sql<Date>`clock_timestamp() + ${session.leaseMs} * interval '1 millisecond'`,
+      })
+      .execute(),
+    bindHeld(tx, session, holds),
+    sql`
+      update work_items
+      set session_id = null, due_at = clock_timestamp()
+      where session_id in (
+        select id from sessions
+        where provider_id = ${session.providerId} and instance_id = ${session.instanceId} and id <> ${session.id}
+      )
+    `.execute(tx),
+    tx
+      .updateTable('sessions')
+      .set({ ended_at: sql<Date>`clock_timestamp()`, end_reason: 'superseded' })
+      .where('provider_id', '=', session.providerId)
+      .where('instance_id', '=', session.instanceId)
+      .where('id', '<>', session.id)
+      .where('ended_at', 'is', null)
+      .returning('id')
+      .execute(),
+  ])
+  return { bound, supersededIds: superseded.map((row) => row.id) }
+}
+
+/** Which of the items that an instance says it holds are its still: those go over to its new session. */
+async function bindHeld(tx: Tx, session: NewSession, holds: readonly HeldClaim[]): Promise<ReadonlySet<string>> {
+  if (holds.length === 0) return new Set()
   const bound = await sql<{ id: string }>`
     update work_items
     set session_id = ${session.id}, sent_generation = least(work_items.generation, held.generation)
@@ -63,24 +91,7 @@ export async function openSession(
       )
     returning work_items.id
   `.execute(tx)
-  await sql`
-    update work_items
-    set session_id = null, due_at = clock_timestamp()
-    where session_id in (
-      select id from sessions
-      where provider_id = ${session.providerId} and instance_id = ${session.instanceId} and id <> ${session.id}
-    )
-  `.execute(tx)
-  const superseded = await tx
-    .updateTable('sessions')
-    .set({ ended_at: sql<Date>`clock_timestamp()`, end_reason: 'superseded' })
-    .where('provider_id', '=', session.providerId)
-    .where('instance_id', '=', session.instanceId)
-    .where('id', '<>', session.id)
-    .where('ended_at', 'is', null)
-    .returning('id')
-    .execute()
-  return { bound: new Set(bound.rows.map((row) => row.id)), supersededIds: superseded.map((row) => row.id) }
+  return new Set(bound.rows.map((row) => row.id))
 }
 
 /** What an instance says of its provider when it connects. */
@@ -108,17 +119,20 @@ export async function introduceProvider(
     .forNoKeyUpdate()
     .executeTakeFirst()
   if (before === undefined) return undefined
+  const now = {
+    state: 'CONNECTED',
+    config_schema: said.configSchema,
+    credentials_schema: said.credentialsSchema,
+    data_schema: said.dataSchema,
+    listing_lag_ms: said.listingLagMs,
+    effect_timeout_ms: said.effectTimeoutMs,
+  } as const
+  // Mostly it is one more of many, or the same again.
+  const known = (Object.keys(now) as (keyof typeof now)[]).every((key) => before[key] === now[key])
+  if (known && isDeepStrictEqual(before.capabilities, said.capabilities)) return before
   await tx
     .updateTable('providers')
-    .set({
-      state: 'CONNECTED',
-      capabilities: JSON.stringify(said.capabilities),
-      config_schema: said.configSchema,
-      credentials_schema: said.credentialsSchema,
-      data_schema: said.dataSchema,
-      listing_lag_ms: said.listingLagMs,
-      effect_timeout_ms: said.effectTimeoutMs,
-    })
+    .set({ ...now, capabilities: JSON.stringify(said.capabilities) })
     .where('id', '=', providerId)
     .execute()
   return before
@@ -239,11 +253,7 @@ export interface HealthReport {
   readonly budgets: readonly BudgetFacts[]
 }
 
-/** Stores how an instance is doing. Returns the provider's health before and after: as good as its best live instance. */
-export async function recordHealth(
-  tx: Tx,
-  report: HealthReport,
-): Promise<{ readonly before: Health; readonly after: Health } | undefined> {
+async function recordSessionHealth(tx: Tx, report: HealthReport): Promise<void> {
   const stored: readonly StoredBudget[] = report.budgets.map((budget) => ({
     ...budget,
     toldAt: report.now.toISOString(),
@@ -254,6 +264,36 @@ export async function recordHealth(
     .where('id', '=', report.sessionId)
     .where('ended_at', 'is', null)
     .execute()
+}
+
+/**
+ * Stores that an instance is well, and says whether that is all there is to it: its provider is known to be well, with the same words, and has no error. Otherwise
+ * {@link recordHealth} is to follow. Instances of one provider do not wait for each other.
+ *
+ * @throws SessionOver
+ */
+export async function recordWellness(tx: Tx, report: HealthReport): Promise<boolean> {
+  const [, , provider] = await Promise.all([
+    requireSession(tx, report.sessionId),
+    recordSessionHealth(tx, report),
+    tx
+      .selectFrom('providers')
+      .select(['health', 'health_message', sql<boolean>`last_error is null`.as('fine')])
+      .where('id', '=', report.providerId)
+      // Whoever reckons the provider's health anew does so before, and is seen here, or after, and sees this.
+      .forShare()
+      .executeTakeFirst(),
+  ])
+  if (provider === undefined) return true
+  return provider.fine && provider.health === report.health && provider.health_message === report.message
+}
+
+/** Stores how an instance is doing. Returns the provider's health before and after: as good as its best live instance. */
+export async function recordHealth(
+  tx: Tx,
+  report: HealthReport,
+): Promise<{ readonly before: Health; readonly after: Health } | undefined> {
+  await recordSessionHealth(tx, report)
   const provider = await tx
     .selectFrom('providers')
     .select(['health', 'health_message'])
