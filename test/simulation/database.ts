@@ -186,7 +186,7 @@ export class SimDatabase {
     const running = backend.run(text, values)
     connection.running = running
     void running.then((outcome) => (connection.outcome = outcome))
-    if (await this.#endsOrWaits(connection)) await connection.deliver(text)
+    if (await this.#endsOrWaits(connection, 4)) await connection.deliver(text)
     else {
       connection.waitingText = text
       this.#waiting.add(connection)
@@ -208,7 +208,7 @@ export class SimDatabase {
       again = false
       for (const connection of [...this.#waiting]) {
         if (!this.#waiting.has(connection)) continue
-        if (!(await this.#endsOrWaits(connection))) continue
+        if (!(await this.#endsOrWaits(connection, 0))) continue
         this.#waiting.delete(connection)
         await connection.deliver(connection.waitingText)
         again = true
@@ -224,12 +224,14 @@ export class SimDatabase {
     await connection.running
   }
 
-  async #endsOrWaits(connection: SimConnection): Promise<boolean> {
+  /** Of one that waited before it can be asked at once; one that was just sent is most likely answered in a moment. */
+  async #endsOrWaits(connection: SimConnection, firstPauseMs: number): Promise<boolean> {
     const { running } = connection
-    for (let pauseMs = 4; ; pauseMs = 1) {
+    for (let pauseMs = firstPauseMs; ; pauseMs = 1) {
       if (connection.outcome !== undefined) return true
       let timer: NodeJS.Timeout | undefined
-      await Promise.race([running, new Promise<void>((resolve) => (timer = real.setTimeout(resolve, pauseMs)))])
+      if (pauseMs > 0)
+        await Promise.race([running, new Promise<void>((resolve) => (timer = real.setTimeout(resolve, pauseMs)))])
       real.clearTimeout(timer)
       if (connection.outcome !== undefined) return true
       if (!(await this.#waitsForLock(connection.backend.pid))) continue

@@ -25,7 +25,7 @@ export class Keeper {
     this.#node = scheduler.node('keeper')
   }
 
-  /** Has some machine left alone for a while. */
+  /** Has some machine left alone for a while. To be waited for: it looks into the records, and nothing else may happen meanwhile. */
   async pauseOne(): Promise<void> {
     const { random } = this.#scheduler
     const machines = await this.#database.look<{ name: string }>(
@@ -37,7 +37,7 @@ export class Keeper {
     const how = random.chance(0.5) ? 'hold' : 'maintenance'
     this.#paused.set(name, how)
     this.#scheduler.note(`keeper: ${how} of ${name}`)
-    await this.#try((machines) => begin(machines, name, how))
+    void this.#try((machines) => begin(machines, name, how))
     this.#scheduler.schedule(random.between(300, 5_000), () => void this.#end(name), 'world')
   }
 

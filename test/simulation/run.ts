@@ -209,7 +209,7 @@ class Seed {
     const keeper = this.#keeper
     if (keeper !== undefined)
       for (let number = random.int(4); number > 0; number--)
-        this.#scheduler.schedule(random.between(500, untilMs), () => void keeper.pauseOne(), 'world')
+        this.#scheduler.schedule(random.between(500, untilMs), () => keeper.pauseOne(), 'world')
     this.#setKeeper?.plan('any-cloud', untilMs)
     const kinds = [1, 2, 3, 4].map(() => random.pick<FaultKind>(profiles[this.#profile]))
     const faults = (crowded ? 10 : 2) + random.int(9)
