@@ -73,7 +73,9 @@ export function openDatabase(options: DatabaseOptions): Db {
   const { role } = options
   const onCreateConnection = async (connection: DatabaseConnection) => {
     // All statements are short. Those with limits that are not known beforehand look dear, and compiling one would take longer than a thousand of it.
-    await connection.executeQuery(CompiledQuery.raw(`set jit = off${role === undefined ? '' : `; set role ${role}`}`))
+    // What is planned while a table is small stays planned so while it grows, until somebody analyzes it: reading it from end to end is for where there is no index.
+    const settings = `set jit = off; set enable_seqscan = off${role === undefined ? '' : `; set role ${role}`}`
+    await connection.executeQuery(CompiledQuery.raw(settings))
   }
   return new Kysely<Tables>({ dialect: new PostgresDialect({ pool, onCreateConnection }) })
 }

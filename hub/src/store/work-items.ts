@@ -78,22 +78,24 @@ const sessionsWanted = (credits: readonly Credit[]) => sql`
       join sessions s on s.id = w.session_id and s.ended_at is null and s.expires_at > clock_timestamp()
     )`
 
-/** Deals `due` out among the sessions. */
+/** Deals `due` out among the sessions. Apart from the update: beside it, a planner that knows nothing of the table yet looked up all items of a provider for each that it deals out. */
 const dealtOut = sql`
     slots as (
       select w.provider_id, w.session_id, row_number() over (partition by w.provider_id order by turn, w.session_id) as place
       from wanted w
       cross join lateral generate_series(1, least(w.credit, (select count(*) from due where due.provider_id = w.provider_id))) as turn
+    ), dealt as materialized (
+      select due.provider_id, due.id, due.untold, slots.session_id
+      from due join slots on slots.provider_id = due.provider_id and slots.place = due.place
     ), claimed as (
       update work_items
-      set session_id = slots.session_id,
+      set session_id = dealt.session_id,
           fence = work_items.fence + 1,
           claimed_at = clock_timestamp(),
           sent_generation = work_items.generation
-      from due
-      join slots on slots.provider_id = due.provider_id and slots.place = due.place
-      where work_items.provider_id = due.provider_id and work_items.id = due.id
-      returning ${sql.raw(claimColumnNames)}, due.untold
+      from dealt
+      where work_items.provider_id = dealt.provider_id and work_items.id = dealt.id
+      returning ${sql.raw(claimColumnNames)}, dealt.untold
     )`
 
 /**
