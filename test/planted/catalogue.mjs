@@ -174,7 +174,7 @@ export const catalogue = [
   },
   {
     name: 'wipe-does-not-wait',
-    profile: 'doubts',
+    profile: 'iron',
     what: 'A host is taken off a machine while its installation may still be under way: it lands behind the wipe, and the next host finds it (I7).',
     changes: [
       { file: 'sdk/dist/provider/static.js', find: 'if (coveredAtMs > monotonicMs()) {', replace: 'if (false) {' },

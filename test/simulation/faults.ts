@@ -78,6 +78,8 @@ export const profiles = {
   cloud: ['cloud-answers-lost', 'cloud-answers-lost', 'cloud-refuses', 'cloud-slow', 'cloud-full', 'kill-provider'],
   // Creates under way while their holders die, and answers that are lost.
   doubts: ['cloud-slow', 'cloud-answers-lost', 'kill-provider'],
+  // The same of installations, on a rack that has fewer machines than are wanted.
+  iron: ['cloud-slow', 'cloud-answers-lost', 'kill-provider'],
   partitions: [
     'database-cut-past-lease',
     'database-cut-past-lease',

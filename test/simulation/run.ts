@@ -67,11 +67,18 @@ export async function runSeed(
   }
 }
 
+interface Scene {
+  readonly families: readonly string[]
+  readonly classes: readonly string[]
+}
+
+const rackAlone: Scene = { families: ['rack'], classes: ['metal'] }
+
 /** Which providers there are, and what is ordered of them. Each has two instances. */
-const scenes: readonly { readonly families: readonly string[]; readonly classes: readonly string[] }[] = [
+const scenes: readonly Scene[] = [
   { families: ['cloud-a'], classes: ['any-cloud', 'calls-home'] },
   { families: ['cloud-b'], classes: ['any-cloud'] },
-  { families: ['rack'], classes: ['metal'] },
+  rackAlone,
   { families: ['cloud-a', 'cloud-b'], classes: ['any-cloud', 'any-cloud', 'calls-home'] },
   { families: ['cloud-b', 'rack'], classes: ['any-cloud', 'metal', 'metal'] },
 ]
@@ -136,19 +143,20 @@ class Seed {
     }
     this.#observe(anyHub)
     for (const name of ['hub-1', 'hub-2']) this.#startHub(name)
-    const { families, classes } = scheduler.random.pick(scenes)
+    const scene = scheduler.random.pick(scenes)
+    const drawn = scheduler.random.pick(profileNames)
+    this.#profile = profile ?? drawn
+    const { families, classes } = this.#iron ? rackAlone : scene
     this.#classes = classes
     this.#keeper = families.includes('rack') ? new Keeper(scheduler, database, anyHub) : undefined
     const withCloud = hostSets && classes.includes('any-cloud')
     this.#setKeeper = withCloud ? new SetKeeper(scheduler, apart, anyHub) : undefined
-    const drawn = scheduler.random.pick(profileNames)
-    this.#profile = profile ?? drawn
     for (const family of families) for (const number of [1, 2]) this.#startInstance(`${family}/${number}`, anyHub)
   }
 
   async run(): Promise<SeedResult> {
     const { random } = this.#scheduler
-    const faultsMs = random.between(3_000, 12_000)
+    const faultsMs = random.between(3_000, 12_000) * (this.#iron ? 3 : 1)
     if (this.#limited) await this.#database.look(quotaStatement)
     this.#plan(faultsMs)
     await this.#scheduler.until(() => false, faultsMs)
@@ -175,6 +183,11 @@ class Seed {
     return this.#profile === 'quotas'
   }
 
+  /** Whether machines change hands all the time: that takes longer than to make servers. */
+  get #iron(): boolean {
+    return this.#profile === 'iron'
+  }
+
   get #well(): boolean {
     return this.#scheduler.violations.length === 0
   }
@@ -187,8 +200,9 @@ class Seed {
   #plan(untilMs: number): void {
     const { random } = this.#scheduler
     // Only a crowd of faults and releases at once finds what comes of creates in doubt.
-    const crowded = this.#profile === 'doubts'
-    const hosts = (this.#limited ? quotaHosts + 2 : 1) + random.int(this.#classes.includes('metal') ? 5 : 3)
+    const crowded = this.#profile === 'doubts' || this.#iron
+    const atLeast = this.#limited ? quotaHosts + 2 : this.#iron ? 3 * rackMachines : 1
+    const hosts = atLeast + random.int(this.#classes.includes('metal') ? 5 : 3)
     for (let number = 1; number <= hosts; number++) {
       const client = random.pick(this.#clients)
       const machineClass = random.pick(this.#classes)
@@ -212,7 +226,8 @@ class Seed {
         this.#scheduler.schedule(random.between(500, untilMs), () => keeper.pauseOne(), 'world')
     this.#setKeeper?.plan('any-cloud', untilMs)
     const kinds = [1, 2, 3, 4].map(() => random.pick<FaultKind>(profiles[this.#profile]))
-    const faults = (crowded ? 10 : 2) + random.int(9)
+    // A watcher lists each time it is cut, and only one that lists at the wrong moment sees anything amiss.
+    const faults = (this.#iron ? 20 : crowded || this.#profile === 'lists' ? 10 : 2) + random.int(9)
     for (let number = 0; number < faults; number++) {
       const kind = random.pick(kinds)
       this.#scheduler.schedule(
