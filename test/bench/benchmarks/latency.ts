@@ -58,7 +58,7 @@ export const latency: Benchmark = {
   ],
   async prepare(bed) {
     const subjects = { hub: await startHub(bed), 'bare prototype': await startPrototype(bed) }
-    for (const subject of Object.values(subjects)) await steady(subject, 50, bed.size(3_000, 100))
+    for (const subject of Object.values(subjects)) await steady(subject, 100, bed.size(8_000, 100))
     const contenders = [10, 200].flatMap((rate) =>
       Object.entries(subjects).map(([series, subject]): Contender => ({
         series,
