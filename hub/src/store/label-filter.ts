@@ -1,20 +1,39 @@
 import { sql, type RawBuilder } from 'kysely'
-import { parseLabelSelector, type LabelRequirement } from '../domain/selector.js'
+import { parseLabelSelector, type LabelRequirement, type LabelSelector } from '../domain/selector.js'
 
-/** A label selector as conditions on a jsonb expression. None where the selector is empty. @throws HubError INVALID_LABEL_SELECTOR. */
-export function labelConditions(labels: RawBuilder<unknown>, selector: string): RawBuilder<boolean>[] {
+/**
+ * A label selector as conditions on a jsonb expression. None where the selector is empty.
+ *
+ * @param known what is already certain of all rows, as `key=value`.
+ * @throws HubError INVALID_LABEL_SELECTOR.
+ */
+export function labelConditions(
+  labels: RawBuilder<unknown>,
+  selector: string,
+  known: readonly string[] = [],
+): RawBuilder<boolean>[] {
   const requirements = parseLabelSelector(selector)
   // All labels that are to have one value are one containment: the index looks the rarest of them up, and not each by itself.
-  const exact = requirements.flatMap((requirement): [string, string][] => {
-    const value = soleValue(requirement)
-    return value === undefined ? [] : [[requirement.key, value]]
-  })
+  const exact = exactLabels(requirements)
   const others = requirements.filter((requirement) => soleValue(requirement) === undefined)
+  const open = exact.filter(([key, value]) => !known.includes(`${key}=${value}`))
   return [
-    ...(exact.length > 0 ? [contains(labels, Object.fromEntries(exact))] : []),
+    ...(open.length > 0 ? [contains(labels, Object.fromEntries(open))] : []),
     ...contradictions(exact),
     ...others.map((requirement) => condition(labels, requirement)),
   ]
+}
+
+/** The labels that are to have one value, each with that value. @throws HubError INVALID_LABEL_SELECTOR. */
+export function labelsWanted(selector: string): readonly (readonly [string, string])[] {
+  return exactLabels(parseLabelSelector(selector))
+}
+
+function exactLabels(requirements: LabelSelector): readonly (readonly [string, string])[] {
+  return requirements.flatMap((requirement): [string, string][] => {
+    const value = soleValue(requirement)
+    return value === undefined ? [] : [[requirement.key, value]]
+  })
 }
 
 function soleValue(requirement: LabelRequirement): string | undefined {

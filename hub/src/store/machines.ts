@@ -3,7 +3,7 @@ import type { Scopes } from '../domain/access/decide.js'
 import type { Labels } from '../domain/facts.js'
 import type { MachineState } from '../domain/machine/machine.js'
 import type { Db, Tx } from './database.js'
-import { labelConditions } from './label-filter.js'
+import { labelConditions, labelsWanted } from './label-filter.js'
 import { plannedAnew } from './prepared.js'
 import { withinScopes } from './scopes.js'
 import type { MachineRow } from './tables.js'
@@ -64,33 +64,70 @@ export async function findDiscoveredMachines(db: Db, providerId: string): Promis
     .execute()
 }
 
+/** As in the migration that made `machine_labels`. */
+const maxLabelBytes = 600
+
 /** What a selector sees of a machine: its provider's labels, and its own, which win. The index on it serves no other expression. */
 export const machineLabels = sql`(provider_labels || labels)`
 
+/** Where so many machines have a label, it is left to the planner whether to go by it. */
+const manyMachines = 10_000
+
+/** A page in the order of names. Where a selector gives labels one value, the machines that have the rarest of them are gone through, and no others. */
 export async function listMachines(
   db: Db,
   filter: MachineListFilter,
   after: string,
   limit: number,
 ): Promise<readonly MachineRow[]> {
-  let query = db
-    .selectFrom('machines')
-    .modifyFront(plannedAnew)
-    .selectAll()
-    .where('name', '>', after)
-    .orderBy('name')
-    .limit(limit)
+  const { within } = filter
+  const rarest = within === undefined ? await rarestLabel(db, filter) : undefined
+  const known = rarest === undefined ? [] : [rarest.label]
+  let query = db.selectFrom('machines').selectAll('machines')
   if (filter.states.length > 0) query = query.where('state', 'in', filter.states)
   else if (!filter.showGone) query = query.where('state', '<>', 'GONE')
   if (filter.providers.length > 0) query = query.where('provider_name', 'in', filter.providers)
-  const { within } = filter
   if (within !== undefined) {
     // Found by way of the hosts, which have an index for it.
     const own = sql`array(select machine_id from hosts where machine_id is not null and ${withinScopes('host', within)})`
     query = query.where(sql<boolean>`id = any(${own})`).where(withinScopes('machine', within))
   }
-  for (const condition of labelConditions(machineLabels, filter.labelSelector)) query = query.where(condition)
-  return query.execute()
+  for (const condition of labelConditions(machineLabels, filter.labelSelector, known)) query = query.where(condition)
+  if (rarest === undefined)
+    return query.modifyFront(plannedAnew).where('name', '>', after).orderBy('name').limit(limit).execute()
+  const labelled = sql`select machine_name from machine_labels where label = ${rarest.label} and machine_name > ${after}`
+  const walked = rarest.machines < manyMachines
+  // One by one: what the planner makes of further conditions is a guess, by which it would rather read all that have the label, and sort them.
+  const page = walked
+    ? sql<MachineRow>`
+        select machines.* from (${labelled} order by machine_name offset 0) own
+        cross join lateral (${query.where('name', '=', sql.ref<string>('own.machine_name')).offset(0)}) machines`
+    : sql<MachineRow>`
+        select machines.* from (${labelled}) own join (${query.where('name', '>', after)}) machines on machines.name = own.machine_name`
+  const result = await sql<MachineRow>`${plannedAnew} ${page} order by own.machine_name limit ${limit}`.execute(db)
+  return result.rows
+}
+
+/** The label that the fewest machines have of those that a selector gives one value, as `key=value`, and how many have it, as far as it matters. Undefined: it gives none. */
+async function rarestLabel(
+  db: Db,
+  filter: MachineListFilter,
+): Promise<{ readonly label: string; readonly machines: number } | undefined> {
+  const labels = labelsWanted(filter.labelSelector)
+    .filter(([key, value]) => Buffer.byteLength(key + value) <= maxLabelBytes)
+    .map(([key, value]) => `${key}=${value}`)
+  const [label] = labels
+  if (label === undefined) return undefined
+  // Where nearly all that have it match, a page is found at once, however many they are.
+  const alone = labelConditions(machineLabels, filter.labelSelector, [label]).length === 0
+  if (alone && filter.states.length === 0 && filter.providers.length === 0) return { label, machines: 0 }
+  const counted = await sql<{ label: string; machines: number }>`
+    select wanted.label, count(*)::int as machines
+    from unnest(${labels}::text[]) as wanted (label)
+    left join lateral (select true as has from machine_labels l where l.label = wanted.label limit ${manyMachines}) l on true
+    group by wanted.label order by machines, wanted.label limit 1
+  `.execute(db)
+  return counted.rows[0]
 }
 
 export interface MachineChange {

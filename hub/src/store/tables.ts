@@ -37,6 +37,13 @@ type Jsonb<T> = ColumnType<T, string, string>
 type JsonbDefault<T> = ColumnType<T, string | undefined, string>
 type TimeDefault = ColumnType<Date, Date | undefined, Date>
 
+/** Kept by triggers on machines. */
+export interface MachineLabelsTable {
+  /** `key=value`. */
+  label: string
+  machine_name: string
+}
+
 export interface HubMetaTable {
   only_row: Generated<boolean>
   hub_id: Generated<string>
@@ -810,6 +817,7 @@ export interface Tables {
   work_clocks: WorkClocksTable
   capacity_holds: CapacityHoldsTable
   place_failures: PlaceFailuresTable
+  machine_labels: MachineLabelsTable
   machine_lanes: MachineLanesTable
   machine_waits: MachineWaitsTable
   machine_shares: MachineSharesTable
