@@ -1,7 +1,8 @@
 import { join } from 'node:path'
 import { exportJWK, generateKeyPair, importJWK, SignJWT, type JWK, type JWTHeaderParameters } from 'jose'
 import type { Test } from 'tap'
-import { freePort, Process, root, temporaryFolder, until } from './processes.js'
+import { freePort } from './free-port.js'
+import { Process, root, temporaryFolder, until } from './processes.js'
 
 // An independent OpenID Connect issuer, somebody who signs in there, and a forger who has its keys.
 

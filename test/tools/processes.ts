@@ -1,7 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -10,6 +9,7 @@ import { randomBytes } from 'node:crypto'
 import { openDatabase, readKeyring, secretPart, tellingTeardown, Witness } from '@slipway/hub/testing'
 import pg from 'pg'
 import type { Test } from 'tap'
+import { freePort } from './free-port.js'
 
 // Real processes for whole-system tests: hubs, providers and the command line, as their users start them. Whatever a test starts is ended with it.
 
@@ -36,15 +36,6 @@ export async function until<Result>(
     if (performance.now() > deadline) throw new Error(`waited ${timeoutMs} ms in vain for ${what}`, { cause: last })
     await sleep(50)
   }
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 /** A folder of the test's own. */

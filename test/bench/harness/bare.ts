@@ -11,9 +11,9 @@ import {
   type Identity,
 } from '@slipway/sdk/testing'
 import type { BareSettings } from '../prototype/serving.js'
+import { freePort } from '../../tools/free-port.js'
 import type { Bed } from './bed.js'
 import { until, type Child } from './child.js'
-import { freePort } from './hub.js'
 
 const prototype = join(dirname(fileURLToPath(import.meta.url)), '../prototype')
 

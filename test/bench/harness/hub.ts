@@ -1,11 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
-import { once } from 'node:events'
 import { join } from 'node:path'
 import { createSlipwayClient, type SlipwayClient } from '@slipway/sdk/client'
 import { enrol, parseGateway, parseJoinToken, type GatewayAddress, type Identity } from '@slipway/sdk/testing'
 import { ProviderKind } from '@slipway/proto/provider/v1'
+import { freePort } from '../../tools/free-port.js'
 import type { Bed } from './bed.js'
 import { root, until, type Child } from './child.js'
 
@@ -89,13 +88,4 @@ async function ready(child: Child, url: string): Promise<void> {
     if (!child.running) throw new Error(`the hub ended: ${child.output()}`)
     return (await fetch(`${url}/readyz`)).ok
   })
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
