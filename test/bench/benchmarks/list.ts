@@ -11,7 +11,7 @@ const providers = 50
 /** How far apart the places are from which lists go on. */
 const stride = 1_000
 
-const warmUps = 20
+const warmUps = 150
 
 interface Question {
   readonly case: string
