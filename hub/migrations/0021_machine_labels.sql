@@ -20,7 +20,8 @@ begin
     delete from machine_labels where label = any (array(select labels_one_by_one(old.provider_labels || old.labels))) and machine_name = old.name;
   end if;
   if tg_op <> 'DELETE' then
-    insert into machine_labels (label, machine_name) select labels_one_by_one(new.provider_labels || new.labels), new.name;
+    -- Keys of providers may hold an equals sign, too: two labels may then read alike.
+    insert into machine_labels (label, machine_name) select labels_one_by_one(new.provider_labels || new.labels), new.name on conflict do nothing;
   end if;
   return null;
 end
@@ -40,6 +41,7 @@ create trigger record_labels_removed after delete on machines for each row
 -- With a million machines it takes longer than statements of the hub may.
 set local statement_timeout = 0;
 insert into machine_labels (label, machine_name)
-select labels_one_by_one(provider_labels || labels), name from machines;
+select labels_one_by_one(provider_labels || labels), name from machines
+on conflict do nothing;
 
 call protect_table('machine_labels');

@@ -103,6 +103,20 @@ void t.test('a page of machines with a label is read from where it begins, by th
   })
 })
 
+void t.test('labels of a provider that read alike, and long ones, keep no machine out', async (t) => {
+  const { db } = await withDatabase(t)
+  await sql`insert into providers (id, name, family, kind) values (${providerId}, 'p', 'p', 'STATIC')`.execute(db)
+  const odd = { 'a=b': 'c', a: 'b=c', long: 'x'.repeat(5_000), rack: 'r1' }
+  await sql`
+    insert into machines (provider_id, id, name, provider_name, static, external_id, state, provider_labels)
+    values (${providerId}, gen_random_uuid(), 'm', 'p', true, 'm', 'AVAILABLE', ${JSON.stringify(odd)})
+  `.execute(db)
+  await sql`update machines set provider_labels = ${JSON.stringify({ ...odd, rack: 'r2' })}`.execute(db)
+  const named = async (labelSelector: string) =>
+    (await listMachines(db, { ...all, labelSelector }, '', 10)).map(({ name }) => name)
+  t.strictSame([await named('rack=r1'), await named('rack=r2'), await named('a=b')], [[], ['m'], []])
+})
+
 /** How many entries of indexes, and rows from end to end, this transaction has read so far. */
 async function rowsRead(tx: Db): Promise<number> {
   const read = await sql<{ n: number }>`
