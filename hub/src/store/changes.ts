@@ -6,7 +6,8 @@ import type { ChangeRow, EventRow } from './tables.js'
 // The watch feeds. A place in a feed is a snapshot of the database: what that shows has been delivered. What a later snapshot shows beyond it comes next, in the order of
 // ids. An id alone would lose what commits late, and a transaction id is no order of commits either: a transaction may get its id first, wait for the lock of a row,
 // and change that row last. Whoever changes a row draws its id under the row's lock, and whatever shows a change shows all that was committed to that row before. So
-// nothing is lost, nothing comes twice, each row's changes come in their order, and no transaction that stands still holds anybody up.
+// nothing is lost, nothing comes twice, each row's changes come in their order, and no transaction that stands still holds anybody up. A snapshot reaches no further than what
+// is on disk for certain (`settled_snapshot`): PostgreSQL gives ids that it has forgotten in a crash to others.
 
 /** Where to resume. */
 export interface Revision {
@@ -100,7 +101,7 @@ export async function readConsistently<T>(db: Db, work: (tx: Tx, revision: Revis
 
 /** A place from which everything that is committed from now on is delivered. */
 export async function headRevision(db: Db): Promise<Revision> {
-  const result = await sql<{ snapshot: string }>`select pg_current_snapshot()::text as snapshot`.execute(db)
+  const result = await sql<{ snapshot: string }>`select settled_snapshot() as snapshot`.execute(db)
   const row = result.rows[0]
   if (row === undefined) throw new Error('the database told no snapshot')
   return { seen: row.snapshot }
@@ -143,9 +144,9 @@ async function readAfter<Row extends { readonly id: number }>(
     within === undefined
       ? sql``
       : sql`and pg_visible_in_snapshot(xid, ${within.snapshot}::pg_snapshot) and id > ${within.id}::bigint`
-  // One statement has one snapshot: what it reads is what the snapshot that it tells of shows.
+  // One statement has one snapshot: what it reads is what the snapshot that it tells of shows. It is asked for once, and not with each row.
   const result = await sql<Row & { readonly snapshot: string; readonly found: boolean }>`
-    select pg_current_snapshot()::text as snapshot, row.id is not null as found, row.*
+    select (select settled_snapshot()) as snapshot, row.id is not null as found, row.*
     from (values (1)) as one (n)
     left join lateral (
       select * from ${sql.table(table)}
