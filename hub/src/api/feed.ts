@@ -36,6 +36,8 @@ interface Step<Row> {
 
 interface Subscriber<Row> {
   readonly steps: Step<Row>[]
+  /** A later snapshot, which shows nothing new beyond the steps. */
+  quietUntil: string | undefined
   waiting: number
   overflown: boolean
   wake: () => void
@@ -89,20 +91,25 @@ export class Feed<Row extends FeedRow> {
    */
   async *watch(from: Revision, signal: AbortSignal, heartbeatMs: number): AsyncGenerator<Batch<Row>> {
     await (this.#started ??= this.#begin())
-    const subscriber: Subscriber<Row> = { steps: [], waiting: 0, overflown: false, wake: () => undefined }
+    const subscriber: Subscriber<Row> = {
+      ...{ steps: [], quietUntil: undefined, waiting: 0, overflown: false },
+      wake: () => undefined,
+    }
     this.#subscribers.add(subscriber)
     const onAbort = () => subscriber.wake()
     signal.addEventListener('abort', onAbort)
     this.#look()
     try {
-      // The past, up to a snapshot that is later than where this watcher joined: what the feed has beyond that comes by itself.
+      // The past, up to a snapshot that is later than where this watcher joined: what the feed has beyond that comes by itself. One in whose midst it resumes is of before.
       let at = from
-      do {
+      let isLater = false
+      while (at.within !== undefined || !isLater) {
         if (signal.aborted) return
+        isLater ||= at.within === undefined
         const { rows, next } = await this.#read(this.#db, at, page)
         at = next
         if (rows.length > 0) yield { rows, revision: this.#revision(at) }
-      } while (at.within !== undefined)
+      }
       yield* this.#follow(subscriber, at.seen, signal, heartbeatMs)
     } finally {
       signal.removeEventListener('abort', onAbort)
@@ -126,6 +133,8 @@ export class Feed<Row extends FeedRow> {
       const step = subscriber.steps.shift()
       if (step === undefined) {
         const woken = await this.#sleep(subscriber, signal, heartbeatMs)
+        if (subscriber.steps.length === 0 && subscriber.quietUntil !== undefined)
+          seen = laterSnapshot(seen, subscriber.quietUntil)
         if (!woken && !signal.aborted) yield { rows: [], revision: this.#revision({ seen }) }
         continue
       }
@@ -208,16 +217,19 @@ export class Feed<Row extends FeedRow> {
   #deliver(subscriber: Subscriber<Row>, step: Step<Row>): void {
     if (subscriber.overflown) return
     const last = subscriber.steps.at(-1)
+    if (step.rows.length === 0) {
+      // Nothing new to say but that time has passed.
+      if (last === undefined) subscriber.quietUntil = step.snapshot
+      else subscriber.steps[subscriber.steps.length - 1] = { rows: last.rows, snapshot: step.snapshot }
+      return
+    }
     if (subscriber.waiting + step.rows.length > maxLag) {
       subscriber.overflown = true
       subscriber.steps.length = 0
-    } else if (step.rows.length === 0 && last !== undefined) {
-      // Nothing new to say but that time has passed.
-      subscriber.steps[subscriber.steps.length - 1] = { rows: last.rows, snapshot: step.snapshot }
     } else {
       subscriber.steps.push(step)
       subscriber.waiting += step.rows.length
     }
-    if (step.rows.length > 0 || subscriber.overflown) subscriber.wake()
+    subscriber.wake()
   }
 }
