@@ -25,7 +25,7 @@ import { KeyError, readKeyring } from './secrets/keys.js'
 import type { Keyring } from './secrets/keyring.js'
 import { transitUnwrapper } from './secrets/transit.js'
 import { createBootstrapToken } from './store/client-tokens.js'
-import { databaseTime, isConnectionLoss, openDatabase, type Db } from './store/database.js'
+import { isConnectionLoss, openDatabase, type Db } from './store/database.js'
 import { startEmbeddedDatabase } from './store/embedded.js'
 import { readMeta } from './store/meta.js'
 import { migrate, schemaStatus } from './store/migrate.js'
@@ -102,8 +102,9 @@ async function start(
     poolSize: Math.max(2, Math.ceil(config.poolSize / 2)),
   })
   closers.push(() => tenantDb.destroy())
-  const { hubId, epoch } = await readMeta(db)
-  const authority = await Authority.load(db, keyring, hubId, { providerCertificateMs: config.providerCertificateMs })
+  const { hubId, epoch } = await onceDatabaseAnswers(() => readMeta(db), log)
+  const { providerCertificateMs } = config
+  const authority = await onceDatabaseAnswers(() => Authority.load(db, keyring, hubId, { providerCertificateMs }), log)
   const bootstrapToken = await createBootstrapToken(db)
   if (bootstrapToken !== undefined && config.bootstrapTokenFile !== undefined) {
     writeFileSync(config.bootstrapTokenFile, `${bootstrapToken}\n`, { mode: 0o600 })
@@ -189,20 +190,18 @@ async function connect(config: HubConfig, log: Logger, closers: (() => Promise<u
 async function prepareDatabase(connectionString: string, config: HubConfig, log: Logger): Promise<void> {
   const db = openDatabase({ connectionString, poolSize: 1, onIdleError: () => undefined })
   try {
-    await waitForDatabase(db, log)
-    await checkSchema(db, config, log)
+    await onceDatabaseAnswers(() => checkSchema(db, config, log), log)
   } finally {
     await db.destroy()
   }
 }
 
-/** A hub that is started while its database restarts waits for it, for a while. @throws what the database threw last. */
-async function waitForDatabase(db: Db, log: Logger): Promise<void> {
+/** A hub that is started while its database restarts waits for it, for a while. @param work what may be done again. @throws what the database threw last. */
+async function onceDatabaseAnswers<T>(work: () => Promise<T>, log: Logger): Promise<T> {
   const until = performance.now() + databaseWaitMs
   for (;;) {
     try {
-      await databaseTime(db)
-      return
+      return await work()
     } catch (error) {
       if (!isConnectionLoss(error) || performance.now() > until) throw error
       log.warn({ err: error }, 'the database does not answer; waiting for it')

@@ -13,6 +13,7 @@ import { startReconciler } from '../src/reconcile/reconciler.js'
 import type { ReconcilerConfig } from '../src/reconcile/deps.js'
 import { makeKeyring, type Keyring } from '../src/secrets/keyring.js'
 import { inTransaction, type Db } from '../src/store/database.js'
+import { recordPhoneHome } from '../src/store/phone-home.js'
 import { scheduleHost } from '../src/store/host-schedule.js'
 import { applyWorkEntries, type WorkEntry } from '../src/store/reports.js'
 import type { HostRow, MachineRequestRow, MachineRow } from '../src/store/tables.js'
@@ -286,18 +287,11 @@ export class Rig {
     this.wake.signal({ kind: 'host' })
   }
 
-  /** The machine beneath a host phones home. */
-  async phoneHome(requestId: string): Promise<void> {
-    await inTransaction(this.db, async (tx) => {
-      const row = await tx
-        .updateTable('machine_requests')
-        .set({ phoned_home_at: new Date() })
-        .where('id', '=', requestId)
-        .returning('host_id')
-        .executeTakeFirstOrThrow()
-      await scheduleHost(tx, { organizationId, hostId: row.host_id })
-    })
+  /** A machine phones home. Returns whether it is the first time. */
+  async phoneHome(token: string): Promise<boolean> {
+    const { first } = await inTransaction(this.db, (tx) => recordPhoneHome(tx, token, { hostname: '' }))
     this.wake.signal({ kind: 'host' })
+    return first
   }
 
   async host(id: string): Promise<HostRow> {

@@ -10,9 +10,23 @@ function fromDatabase(state: string): Error {
   return error
 }
 
-void t.test('a database that is away or full is said to be, and is no defect of the hub', async (t) => {
+void t.test('a database that is away, full or crowded is said to be, and is no defect of the hub', async (t) => {
   const reset = Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' })
-  const thrown = [reset, ...['08006', '53100', '53200', '53300', '57P01', '58030'].map(fromDatabase)]
+  const states = [
+    '08006',
+    '25P03',
+    '25P04',
+    '40001',
+    '40P01',
+    '53100',
+    '53200',
+    '53300',
+    '57014',
+    '57P01',
+    '57P05',
+    '58030',
+  ]
+  const thrown = [reset, ...states.map(fromDatabase)]
   for (const error of thrown) {
     const told = toConnectError(error, 'r-1')
     t.match(

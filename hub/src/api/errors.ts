@@ -2,7 +2,7 @@ import { create } from '@bufbuild/protobuf'
 import { Code, ConnectError } from '@connectrpc/connect'
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from '@slipway/proto/google/rpc'
 import { HubError, type StatusName } from '../domain/error/errors.js'
-import { isConnectionLoss, sqlState, violatedConstraint } from '../store/database.js'
+import { sqlState, unavailableDatabase, violatedConstraint } from '../store/database.js'
 
 const codes: Readonly<Record<StatusName, Code>> = {
   INVALID_ARGUMENT: Code.InvalidArgument,
@@ -108,13 +108,7 @@ function toHubError(thrown: unknown): HubError | ConnectError | undefined {
   const constraint = violatedConstraint(thrown)
   if (constraint !== undefined && /_name(_key)?$/.test(constraint))
     return new HubError('NAME_TAKEN', 'the name is in use; choose another one')
-  if (isConnectionLoss(thrown)) {
-    return new HubError('DATABASE_UNAVAILABLE', 'the database does not answer; try again', {
-      retryAfterMs: 1_000,
-      cause: thrown,
-    })
-  }
-  return undefined
+  return unavailableDatabase(thrown)
 }
 
 /** What the library itself refuses or what a caller broke off needs no more words; a missed deadline gets its reason. */

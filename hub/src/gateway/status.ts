@@ -3,16 +3,14 @@ import { anyPack } from '@bufbuild/protobuf/wkt'
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js'
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema, StatusSchema } from '@slipway/proto/google/rpc'
 import { HubError } from '../domain/error/errors.js'
-import { isConnectionLoss } from '../store/database.js'
+import { unavailableDatabase } from '../store/database.js'
 
 function toHubError(thrown: unknown): HubError {
   if (thrown instanceof HubError) return thrown
-  if (isConnectionLoss(thrown))
-    return new HubError('DATABASE_UNAVAILABLE', 'the database does not answer; try again', {
-      retryAfterMs: 1_000,
-      cause: thrown,
-    })
-  return new HubError('INTERNAL', 'the hub failed to handle the call; see its log', { cause: thrown })
+  return (
+    unavailableDatabase(thrown) ??
+    new HubError('INTERNAL', 'the hub failed to handle the call; see its log', { cause: thrown })
+  )
 }
 
 /** The answer for anything thrown: a {@link HubError} as it is, a database out of reach as UNAVAILABLE, all else as INTERNAL with nothing of it in the answer. */

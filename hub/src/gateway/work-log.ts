@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from 'pino'
-import { inStatement, inTransaction, isConnectionLoss, type Db } from '../store/database.js'
+import { inStatement, inTransaction, isPassing, type Db } from '../store/database.js'
 import {
   applyWorkEntries,
   settleItems,
@@ -93,7 +93,7 @@ export class WorkLog {
       })
       return []
     } catch (error) {
-      if (!isConnectionLoss(error)) return this.#applySingly(batch, store, error)
+      if (!isPassing(error)) return this.#applySingly(batch, store, error)
       this.#log.warn({ err: error, entries: batch.length }, 'cannot store reports now')
       return this.#postpone(batch)
     }

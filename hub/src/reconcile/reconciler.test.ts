@@ -127,7 +127,18 @@ void t.test('a host on a cloud: ordered, placed, made, phoned home, released', a
   await obey(cloud, rig, [item])
   const booting = await rig.until(id, (host) => host.state === 'BOOTSTRAPPING', 'BOOTSTRAPPING')
   t.equal(booting.power, 'ON')
-  await rig.phoneHome(request.id)
+  const { first } = await inTransaction(rig.db, async (tx) => {
+    await sql`select from hosts where id = ${id} for update`.execute(tx)
+    const heard = rig.phoneHome(token)
+    await eventually(
+      async () => (await sql`select from pg_locks where not granted`.execute(rig.db)).rows.length,
+      (waiting) => waiting > 0,
+      () => 'what is told of a host comes in one order: its phone-home has to wait',
+    )
+    return { first: heard }
+  })
+  t.equal(await first, true)
+  t.equal(await rig.phoneHome(token), false, 'it may be said again')
   const ready = await rig.until(id, (host) => host.state === 'READY', 'READY')
   t.strictSame(
     ready.conditions.map((condition) => [condition.type, condition.status]),
@@ -164,6 +175,7 @@ void t.test('a host on a cloud: ordered, placed, made, phoned home, released', a
     'HostProvisioning',
     'RequestProvisioned',
     'HostBootstrapping',
+    'PhonedHome',
     'HostReady',
     'RequestDeprovisioning',
     'RequestGone',

@@ -58,6 +58,27 @@ void t.test('statements of a transaction that are started together', async (t) =
     t.strictSame(open.rows, [{ n: 0 }])
   })
 
+  await t.test('all tell of the one that failed, whichever is listened to first', async (t) => {
+    const toldInReverse = async (tx: Tx, first: (tx: Tx) => Promise<unknown>, second: (tx: Tx) => Promise<unknown>) => {
+      const [one, other] = [first(tx), second(tx)]
+      one.catch(() => undefined)
+      await other
+      await one
+    }
+    await t.rejects(
+      inTransaction(db, (tx) => toldInReverse(tx, write('line 7'), write('new 3'))),
+      { code: '23505' },
+    )
+
+    await sql`create sequence tries`.execute(db)
+    await sql`create function fails_once() returns void language plpgsql as
+      $$ begin if nextval('tries') = 1 then raise 'try again' using errcode = '40P01'; end if; end $$`.execute(db)
+    const failsOnce = (tx: Tx) => sql`select fails_once()`.execute(tx)
+    await inTransaction(db, (tx) => toldInReverse(tx, failsOnce, write('after a deadlock')))
+    const stored = await sql`select from lines where text = 'after a deadlock'`.execute(db)
+    t.equal(stored.rows.length, 1, 'and so a deadlock is tried again')
+  })
+
   await t.test('are refused once the transaction is over', async (t) => {
     let late: Promise<unknown> = Promise.resolve()
     let kept: Tx | undefined

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { CompiledQuery, Kysely, PostgresDialect, sql, Transaction, type DatabaseConnection } from 'kysely'
 import pg from 'pg'
 import type { Scopes } from '../domain/access/decide.js'
+import { HubError } from '../domain/error/errors.js'
 import { failpoint, PlantedFault, type TransactionPoint } from '../observe/failpoint.js'
 import { forgetPlans, isOutdatedPlan, PreparingClient } from './prepared.js'
 import type { Tables } from './tables.js'
@@ -16,6 +17,8 @@ pg.types.setTypeParser(pg.types.builtins.INT8, Number)
 /** SQLSTATEs after which the whole transaction may simply be run again. */
 const retryStates = new Set(['40001', '40P01'])
 const maxTries = 6
+/** A statement is refused because one before it, in the same transaction, has failed. */
+const inFailedTransaction = '25P02'
 
 /** The SQLSTATE of a PostgreSQL error, or undefined for anything else. */
 export function sqlState(thrown: unknown): string | undefined {
@@ -27,12 +30,18 @@ export function violatedConstraint(thrown: unknown): string | undefined {
   return thrown instanceof pg.DatabaseError ? thrown.constraint : undefined
 }
 
+/**
+ * SQLSTATEs of a database that is away or ends what it was asked to do. Class 08: connection; 53: no more disk, memory or connections; 25P03 and 25P04: a transaction stood
+ * still, or lasted, for too long, as in a process that was stopped; 57014: a statement took too long; 57P01 to 57P03: shutting down, crashed, starting; 57P05: a connection
+ * stood still for too long; 58030: it cannot read or write. https://www.postgresql.org/docs/current/errcodes-appendix.html
+ */
+const lossStates = /^(08...|53...|25P0[34]|57014|57P0[1235]|58030)$/
+
 /** Whether the database could not be reached, went away in the middle, or has no room. What was under way may or may not be committed. */
 export function isConnectionLoss(thrown: unknown): boolean {
   if (thrown instanceof PlantedFault) return true
   const state = sqlState(thrown)
-  // Class 08: connection; 53: no more disk, memory or connections; 57P01 to 57P03: shutting down, crashed, starting; 58030: it cannot read or write.
-  if (state !== undefined) return /^(08|53)/.test(state) || /^57P0[123]$/.test(state) || state === '58030'
+  if (state !== undefined) return lossStates.test(state)
   if (!(thrown instanceof Error)) return false
   const code = 'code' in thrown ? String(thrown.code) : ''
   return (
@@ -41,6 +50,20 @@ export function isConnectionLoss(thrown: unknown): boolean {
       thrown.message,
     )
   )
+}
+
+/** Whether the same may well succeed a moment later: the database is away, or others were in the way each time that it was tried. */
+export function isPassing(thrown: unknown): boolean {
+  return isConnectionLoss(thrown) || retryStates.has(sqlState(thrown) ?? '')
+}
+
+/** What a caller is told of {@link isPassing}; undefined for anything else. */
+export function unavailableDatabase(thrown: unknown): HubError | undefined {
+  if (!isPassing(thrown)) return undefined
+  return new HubError('DATABASE_UNAVAILABLE', 'the database does not answer; try again', {
+    retryAfterMs: 1_000,
+    cause: thrown,
+  })
 }
 
 export interface DatabaseOptions {
@@ -225,7 +248,8 @@ export function inSnapshot<T>(db: Db, reads: (tx: Tx) => Promise<T>): Promise<T>
 /** One transaction. Kysely's own would hold each statement back until the one before it is answered. */
 function transact<T>(db: Db, work: (tx: Tx) => Promise<T>, readsFirst: boolean, begin = 'begin'): Promise<T> {
   const limit = limits.get(db)
-  return (limit?.pool ?? db).getExecutor().provideConnection(async (connection) => {
+  return (limit?.pool ?? db).getExecutor().provideConnection(async (lent) => {
+    const connection = tellingWhatFailed(lent)
     let open = true
     const begun = Promise.all([
       connection.executeQuery(CompiledQuery.raw(begin)),
@@ -247,6 +271,25 @@ function transact<T>(db: Db, work: (tx: Tx) => Promise<T>, readsFirst: boolean, 
       throw error
     }
   })
+}
+
+/**
+ * Within a transaction, what fails because something before it has failed tells of that instead: of statements that travel together, whoever is told first must know
+ * whether it was a deadlock, or a full disk.
+ */
+function tellingWhatFailed(connection: DatabaseConnection): DatabaseConnection {
+  let cause: unknown
+  return {
+    executeQuery: async <R>(query: CompiledQuery) => {
+      try {
+        return await connection.executeQuery<R>(query)
+      } catch (error) {
+        if (sqlState(error) !== inFailedTransaction) cause = error
+        throw cause ?? error
+      }
+    },
+    streamQuery: (...args) => connection.streamQuery(...args),
+  }
 }
 
 /** Statements over one connection, none of which waits for another. */
