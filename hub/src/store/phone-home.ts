@@ -29,6 +29,11 @@ export async function recordPhoneHome(
     .where('phone_home_expires_at', '>', sql<Date>`clock_timestamp()`)
     .executeTakeFirst()
   if (secret === undefined || !secretMatches(parsed.secret, secret.phone_home_token_hash)) throw invalid
+  // The host before its request, as everywhere: what is told of one host is told in one order to all who watch.
+  await sql`
+    select from machine_requests r join hosts h on h.organization_id = r.organization_id and h.id = r.host_id
+    where r.provider_id = ${secret.provider_id} and r.id = ${requestId} and r.phoned_home_at is null for update of h
+  `.execute(tx)
   const request = await tx
     .selectFrom('machine_requests')
     .selectAll()
