@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf'
-import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
+import type { ServiceImpl } from '@connectrpc/connect'
 import * as hub from '@slipway/proto/hub/v1'
 import { v7 as uuid } from 'uuid'
 import { makeBootstrapSecrets } from '../auth/bootstrap-secrets.js'
@@ -20,9 +20,9 @@ import { openLimitBook, shareLimits } from '../store/limit-book.js'
 import { findDiscoveredMachines, findMachine, hasHolder, lockMachine } from '../store/machines.js'
 import { findProvider } from '../store/providers.js'
 import type { HostRow, MachineRow, ProviderRow } from '../store/tables.js'
+import { changeMachine } from './change-machine.js'
 import { type ApiDeps, causeOf, databaseOf } from './context.js'
 import { checkedLabels } from './convert.js'
-import { offerToWaiting } from './free-machines.js'
 import { machineEvent, stateForbids } from './machine-events.js'
 import { machineNotFound, workspaceNotFound } from './not-found.js'
 import { classForAdoption } from './order.js'
@@ -229,49 +229,28 @@ async function move(tx: Tx, row: MachineRow, providerName: string, cause: Cause)
 }
 
 export function machineLife(deps: ApiDeps): LifeMethods {
-  const withMachine = async (
-    resource: string,
-    context: HandlerContext,
-    work: (tx: Tx, row: MachineRow, cause: Cause) => Promise<unknown>,
-    // What is locked before machines are.
-    first: (tx: Tx) => Promise<void> = () => Promise.resolve(),
-  ): Promise<hub.Machine> => {
-    const name = parseResourceName('machine', resource)
-    const providers = new Set<string>()
-    const row = await inTransaction(
-      databaseOf(deps, context),
-      async (tx) => {
-        await first(tx)
-        const locked = await lockMachine(tx, name)
-        if (locked === undefined) throw machineNotFound(name)
-        providers.add(locked.provider_id)
-        await work(tx, locked, causeOf(context))
-        return (await findMachine(tx, name)) ?? locked
-      },
-      'order',
-    )
-    providers.add(row.provider_id)
-    const wake = [...providers].map((providerId) => ({ kind: 'work' as const, providerId }))
-    deps.wake.signal(...wake, { kind: 'change' }, { kind: 'host' })
-    await offerToWaiting(deps, row)
-    return toMachine(row)
-  }
   return {
     async setMachineMaintenance(request, context) {
       return {
-        machine: await withMachine(request.name, context, (tx, row, cause) => setMaintenance(tx, row, request, cause)),
+        machine: await changeMachine(deps, context, request.name, (tx, row, cause) =>
+          setMaintenance(tx, row, request, cause),
+        ),
       }
     },
 
     async holdMachine(request, context) {
       return {
-        machine: await withMachine(request.name, context, (tx, row, cause) => setHold(tx, row, request.reason, cause)),
+        machine: await changeMachine(deps, context, request.name, (tx, row, cause) =>
+          setHold(tx, row, request.reason, cause),
+        ),
       }
     },
 
     async unholdMachine(request, context) {
       return {
-        machine: await withMachine(request.name, context, (tx, row, cause) => setHold(tx, row, undefined, cause)),
+        machine: await changeMachine(deps, context, request.name, (tx, row, cause) =>
+          setHold(tx, row, undefined, cause),
+        ),
       }
     },
 
@@ -299,7 +278,7 @@ export function machineLife(deps: ApiDeps): LifeMethods {
       const provider = parseResourceName('provider', request.provider, 'provider')
       const work = (tx: Tx, row: MachineRow, cause: Cause) => move(tx, row, provider, cause)
       // Nobody gives the provider to others meanwhile.
-      return { machine: await withMachine(request.name, context, work, shareLimits) }
+      return { machine: await changeMachine(deps, context, request.name, work, shareLimits) }
     },
   }
 }

@@ -6,7 +6,7 @@ import { doingOperation } from '../domain/machine/lifecycle.js'
 import { transitionMachine, type MachineEvent } from '../domain/machine/transitions.js'
 import { parseHostName, parseResourceName } from '../domain/names.js'
 import { matchesLabels, parseLabelSelector } from '../domain/selector.js'
-import { inTransaction, type Tx } from '../store/database.js'
+import type { Tx } from '../store/database.js'
 import { appendEvents, type Cause } from '../store/events.js'
 import {
   deleteMachine,
@@ -20,6 +20,7 @@ import {
 import { findProvider } from '../store/providers.js'
 import type { MachineRow } from '../store/tables.js'
 import { wishMachine, wishRequest } from '../store/wishes.js'
+import { changeMachine } from './change-machine.js'
 import {
   causeOf,
   checkEtag,
@@ -36,7 +37,6 @@ import {
 import { streamConsole } from './machine-console.js'
 import { checkedLabels, machineStateNumbers, namesOf } from './convert.js'
 import { machineNotFound } from './not-found.js'
-import { offerToWaiting } from './free-machines.js'
 import { machineEvent, refuseProtected, stateForbids } from './machine-events.js'
 import { machineLife, setMaintenance } from './machine-life.js'
 import { toMachine } from './resources.js'
@@ -141,27 +141,6 @@ async function setRescue(
 }
 
 export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<typeof hub.MachineService> {
-  /** Does something to one locked machine, and tells of it. */
-  const withMachine = async (
-    context: HandlerContext,
-    resource: string,
-    work: (tx: Tx, row: MachineRow) => Promise<void>,
-  ): Promise<hub.Machine> => {
-    const name = parseResourceName('machine', resource)
-    const row = await inTransaction(
-      databaseOf(deps, context),
-      async (tx) => {
-        const locked = await lockMachine(tx, name)
-        if (locked === undefined) throw machineNotFound(name)
-        await work(tx, locked)
-        return (await findMachine(tx, name)) ?? locked
-      },
-      'order',
-    )
-    deps.wake.signal({ kind: 'work', providerId: row.provider_id }, { kind: 'change' }, { kind: 'host' })
-    await offerToWaiting(deps, row)
-    return toMachine(row)
-  }
   /** A machine whose work the caller may order. A tenant sees it, and may change the host that it serves; the work itself is the hub's. */
   const findToOperate = async (context: HandlerContext, resource: string): Promise<MachineRow | undefined> => {
     const name = parseResourceName('machine', resource)
@@ -195,7 +174,7 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
     async updateMachine(request, context) {
       const given = request.machine ?? create(hub.MachineSchema)
       const paths = maskedPaths(request.updateMask?.paths, mutable)
-      const machine = await withMachine(context, given.name, async (tx, row) => {
+      const machine = await changeMachine(deps, context, given.name, async (tx, row, cause) => {
         checkEtag(given.etag, row, given.name)
         const updated = await updateMachine(tx, row, {
           ...(paths.has('labels') && { labels: checkedLabels(given.labels, 'machine.labels') }),
@@ -203,7 +182,6 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
           ...(paths.has('cordoned') && { cordoned: given.cordoned }),
           ...(paths.has('protected') && { protected: given.protected }),
         })
-        const cause = causeOf(context)
         if (paths.has('maintenance'))
           await setMaintenance(tx, updated, { enabled: given.maintenance, reason: '' }, cause)
         if (updated.version !== row.version)
@@ -215,14 +193,14 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
     async deleteMachine(request, context) {
       const name = parseResourceName('machine', request.name)
       if (request.allowMissing && (await findMachine(databaseOf(deps, context), name)) === undefined) return {}
-      await withMachine(context, request.name, async (tx, row) => {
+      await changeMachine(deps, context, request.name, async (tx, row, cause) => {
         checkEtag(request.etag, row, request.name)
         refuseProtected(row)
         if (!row.static || row.request_id !== null || transitionMachine(row.state, 'gone') === undefined) {
           throw stateForbids(row, 'deleted', 'only static machines that serve no host can; release the host first')
         }
         await deleteMachine(tx, row)
-        await appendEvents(tx, causeOf(context), [machineEvent(row, 'MachineDeleted', 'Its record was deleted')])
+        await appendEvents(tx, cause, [machineEvent(row, 'MachineDeleted', 'Its record was deleted')])
       })
       return {}
     },
@@ -300,7 +278,7 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
     },
 
     async acceptMachine(request, context) {
-      const machine = await withMachine(context, request.name, async (tx, row) => {
+      const machine = await changeMachine(deps, context, request.name, async (tx, row, cause) => {
         if (row.in_use)
           throw new HubError(
             'MACHINE_IN_USE',
@@ -308,7 +286,7 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
           )
         refuseProtected(row)
         await moveByHand(tx, row, 'accept', 'accepted', 'only DISCOVERED static machines can')
-        await appendEvents(tx, causeOf(context), [machineEvent(row, 'MachineAccepted', 'Accepted')])
+        await appendEvents(tx, cause, [machineEvent(row, 'MachineAccepted', 'Accepted')])
       })
       return { machine }
     },
@@ -316,13 +294,13 @@ export function machineService(deps: ApiDeps, parts: WatchParts): ServiceImpl<ty
     ...machineLife(deps),
 
     async retryMachine(request, context) {
-      const machine = await withMachine(context, request.name, async (tx, row) => {
+      const machine = await changeMachine(deps, context, request.name, async (tx, row, cause) => {
         // Its host is being let go of: what that leads to is not to be worked on twice.
         if (row.request_id !== null && row.state !== 'ADOPT_FAILED')
           throw stateForbids(row, 'retried', 'its host has to be released first')
         if (row.state !== 'ADOPT_FAILED') refuseProtected(row)
         await moveByHand(tx, row, 'retry', 'retried', 'only static machines in a failed state can')
-        await appendEvents(tx, causeOf(context), [machineEvent(row, 'MachineRetried', `Led out of ${row.state}`)])
+        await appendEvents(tx, cause, [machineEvent(row, 'MachineRetried', `Led out of ${row.state}`)])
       })
       return { machine }
     },
