@@ -9,7 +9,7 @@ interface Change {
 }
 
 /** Follows streams of which each breaks off with the next of the errors, up to the second change. */
-async function followOver(...errors: readonly ConnectError[]) {
+async function followOver(...errors: readonly Error[]) {
   const opened: string[] = []
   const left = [...errors]
   async function* open(revision: string) {
@@ -39,6 +39,20 @@ void t.test('a connection that is reset is a cut like any other, also while it i
   })
 })
 
+void t.test('a connection that was closed before the status came is a cut, too', async (t) => {
+  const ends = [
+    new ConnectError('protocol error: missing status', Code.Internal),
+    new ConnectError('protocol error: incomplete envelope', Code.InvalidArgument),
+    new ConnectError('protocol error: promised 512 bytes, received 40', Code.InvalidArgument),
+    new ConnectError('Stream closed with error code NGHTTP2_REFUSED_STREAM', Code.Internal),
+    Object.assign(new Error('Premature close'), { code: 'ERR_STREAM_PREMATURE_CLOSE' }),
+  ]
+  t.strictSame((await followOver(...ends)).opened, ['', 'r1', 'r1', 'r1', 'r1', 'r1'])
+})
+
 void t.test('what trying again cannot cure is thrown', async (t) => {
   await t.rejects(followOver(new ConnectError('no such token', Code.Unauthenticated)), /no such token/)
+  const header = Object.assign(new Error('Invalid value for header'), { code: 'ERR_HTTP2_INVALID_HEADER_VALUE' })
+  await t.rejects(followOver(header), /Invalid value/)
+  await t.rejects(followOver(new TypeError('a defect')), /a defect/)
 })
