@@ -43,6 +43,14 @@ export const catalogue = [
     changes: [{ file: 'hub/dist/src/api/feed.js', find: ': { seen: later };', replace: ': { seen };' }],
   },
   {
+    name: 'watch-resumes-behind-a-page',
+    profile: 'watches',
+    what: 'A watch that resumes in the midst of a page goes on from where the feed stands after it, and loses what lies between (I10).',
+    changes: [
+      { file: 'hub/dist/src/api/feed.js', find: 'isLater ||= at.within === undefined;', replace: 'isLater = true;' },
+    ],
+  },
+  {
     name: 'list-and-watch-apart',
     profile: 'lists',
     what: 'A list and its revision are read under different snapshots (I10).',

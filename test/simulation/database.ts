@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import pg from 'pg'
 import { real } from './real.js'
 import type { Node, Scheduler } from './scheduler.js'
@@ -16,23 +15,34 @@ interface Outcome {
   readonly error?: Error
 }
 
-/** How often statements were run, by text. */
-const runs = new Map<string, number>()
+/** How often statements were run, by text, and under which name they are prepared. */
+const known = new Map<string, { times: number; readonly name: string }>()
 
 /** The hub's statements come again and again, in all seeds: to plan them anew each time would cost more than to run them. */
 function nameOf(text: string): string | undefined {
-  const times = (runs.get(text) ?? 0) + 1
-  runs.set(text, times)
-  return times < 3 ? undefined : `s${createHash('sha1').update(text).digest('hex')}`
+  const statement = known.get(text) ?? { times: 0, name: `s${known.size}` }
+  known.set(text, statement)
+  statement.times += 1
+  return statement.times < 3 ? undefined : statement.name
+}
+
+const isBegin = (text: string): boolean => /^(begin|start transaction)/i.test(text)
+const isEnd = (text: string): boolean => /^(commit|rollback)/i.test(text)
+
+function nothingOf(command: string): pg.QueryResult {
+  return { command, rowCount: 0, oid: 0, fields: [], rows: [] }
 }
 
 /** One real connection. */
 class Backend {
   readonly client: pg.Client
+  /** What was set on it when it was opened, for good. */
+  readonly settings: string
   pid = 0
   #begin = ''
 
-  constructor(url: string) {
+  constructor(url: string, settings: string) {
+    this.settings = settings
     this.client = new pg.Client({
       connectionString: url,
       options: connectionOptions,
@@ -46,24 +56,24 @@ class Backend {
     await this.client.connect()
     const { rows } = await this.client.query<{ pid: number }>('select pg_backend_pid() as pid')
     this.pid = rows[0]?.pid ?? 0
+    if (this.settings !== '') await this.client.query(this.settings)
   }
 
   async run(text: string, values: readonly unknown[]): Promise<Outcome> {
     // Beginning a transaction does nothing before its first statement: the two go together, which saves a round trip.
-    if (/^(begin|start transaction)/i.test(text)) {
+    if (isBegin(text)) {
       this.#begin = text
-      return { result: { command: 'BEGIN', rowCount: 0, oid: 0, fields: [], rows: [] } }
+      return { result: nothingOf('BEGIN') }
     }
     if (this.#begin !== '') {
       const begin = this.#begin
       this.#begin = ''
       // What was begun and ended with nothing between needs no database.
-      if (/^(commit|rollback)$/i.test(text))
-        return { result: { command: text.toUpperCase(), rowCount: 0, oid: 0, fields: [], rows: [] } }
+      if (isEnd(text)) return { result: nothingOf(text.toUpperCase()) }
       void this.client.query(begin)
     }
     try {
-      const name = /^(commit|rollback|set|savepoint)/i.test(text) ? undefined : nameOf(text)
+      const name = isEnd(text) || /^(set|savepoint)/i.test(text) ? undefined : nameOf(text)
       return { result: await this.client.query({ text, values: [...values], ...(name !== undefined && { name }) }) }
     } catch (error) {
       return { error: error as Error }
@@ -97,9 +107,12 @@ export interface DatabaseFaults {
 export class SimDatabase {
   readonly #url: string
   readonly #control: pg.Client
-  readonly #free: Backend[] = []
+  /** By what was set on them. */
+  readonly #free = new Map<string, Backend[]>()
   readonly #pools = new Set<SimPool>()
   readonly #waiting = new Set<SimConnection>()
+  /** Some have waited for each other, and PostgreSQL has ended that: who waited before may be told of an error. */
+  #circleBroken = false
   faults: DatabaseFaults = { lostCommitAnswers: 0, slowStatements: 0 }
   down = false
   statements = 0
@@ -119,7 +132,7 @@ export class SimDatabase {
   }
 
   async close(): Promise<void> {
-    for (const backend of this.#free) await backend.client.end()
+    for (const backend of [...this.#free.values()].flat()) await backend.client.end()
     await this.#control.end()
   }
 
@@ -166,32 +179,44 @@ export class SimDatabase {
     return [...this.#pools]
   }
 
-  async backend(): Promise<Backend> {
-    const free = this.#free.pop()
+  /** One that nobody uses. Few of them serve many connections, a transaction at a time: each plans anew what a seed begins with. */
+  async backend(settings: string): Promise<Backend> {
+    const free = this.#free.get(settings)?.pop()
     if (free !== undefined) return free
-    const backend = new Backend(this.#url)
+    const backend = new Backend(this.#url, settings)
     await backend.open()
     return backend
   }
 
   giveBack(backend: Backend): void {
-    this.#free.push(backend)
+    const free = this.#free.get(backend.settings) ?? []
+    this.#free.set(backend.settings, free)
+    free.push(backend)
   }
 
   /** Runs a statement to its end, or until it is known to wait for a lock. */
   async execute(connection: SimConnection, text: string, values: readonly unknown[]): Promise<void> {
-    const { backend } = connection
     this.statements += 1
     await this.#setClock()
-    const running = backend.run(text, values)
-    connection.running = running
-    void running.then((outcome) => (connection.outcome = outcome))
-    if (await this.#endsOrWaits(connection, 4)) await connection.deliver(text)
-    else {
-      connection.waitingText = text
-      this.#waiting.add(connection)
+    // Locks are let go of at the end of transactions, and of statements that stand alone.
+    let letsGo = isEnd(text) || (!connection.inTransaction && !isBegin(text))
+    if (!connection.inTransaction && /^set /i.test(text)) {
+      connection.settings = text
+      connection.outcome = { result: nothingOf('SET') }
+      await connection.deliver(text)
+      letsGo = false
+    } else {
+      const backend = await connection.hold()
+      const running = backend.run(text, values)
+      connection.running = running
+      void running.then((outcome) => (connection.outcome = outcome))
+      if (await this.#endsOrWaits(connection, 4)) await connection.deliver(text)
+      else {
+        connection.waitingText = text
+        this.#waiting.add(connection)
+      }
     }
-    await this.lookAtWaiting()
+    if (letsGo || this.#circleBroken) await this.lookAtWaiting()
   }
 
   async #setClock(): Promise<void> {
@@ -204,6 +229,7 @@ export class SimDatabase {
 
   /** Delivers to those whose lock has come free. */
   async lookAtWaiting(): Promise<void> {
+    this.#circleBroken = false
     for (let again = true; again;) {
       again = false
       for (const connection of [...this.#waiting]) {
@@ -236,7 +262,10 @@ export class SimDatabase {
       if (connection.outcome !== undefined) return true
       if (!(await this.#waitsForLock(connection.backend.pid))) continue
       // Nobody but PostgreSQL itself gets two out of it that wait for each other.
-      if (await this.#waitsInCircle(connection.backend.pid)) continue
+      if (await this.#waitsInCircle(connection.backend.pid)) {
+        this.#circleBroken = true
+        continue
+      }
       if (connection.outcome === undefined) return false
     }
   }
@@ -341,9 +370,8 @@ export class SimPool {
       this.#open.add(connection)
       scheduler.schedule(
         scheduler.random.between(0.5, 5),
-        async () => {
+        () => {
           if (!this.node.alive) return
-          await connection.start()
           scheduler.schedule(0.1, () => waiting?.resolve(connection), this.node)
         },
         'world',
@@ -361,6 +389,8 @@ export class SimConnection {
   running: Promise<Outcome> | undefined
   outcome: Outcome | undefined
   waitingText = ''
+  /** What was set on it. */
+  settings = ''
   #backend: Backend | undefined
   #sent: { readonly text: string; readonly values: readonly unknown[] } | undefined
   #settle: ((outcome: Outcome) => void) | undefined
@@ -371,12 +401,14 @@ export class SimConnection {
   }
 
   get backend(): Backend {
-    if (this.#backend === undefined) throw new Error('the connection is not open')
+    if (this.#backend === undefined) throw new Error('nothing is under way on the connection')
     return this.#backend
   }
 
-  async start(): Promise<void> {
-    if (!this.broken) this.#backend = await this.pool.database.backend()
+  /** Takes a backend, until the transaction ends. */
+  async hold(): Promise<Backend> {
+    this.#backend ??= await this.pool.database.backend(this.settings)
+    return this.#backend
   }
 
   query(text: string, values: readonly unknown[] = []): Promise<pg.QueryResult> {
@@ -405,14 +437,18 @@ export class SimConnection {
     const outcome = this.outcome ?? {}
     this.running = undefined
     const commits = /^commit/i.test(text) || (!this.inTransaction && writes(text))
-    if (/^(begin|start transaction)/i.test(text)) this.inTransaction = true
-    if (/^(commit|rollback)/i.test(text)) this.inTransaction = false
+    if (isBegin(text)) this.inTransaction = true
+    if (isEnd(text)) this.inTransaction = false
     if (commits && scheduler.random.chance(database.faults.lostCommitAnswers)) {
       scheduler.note(
         `${node.name}: the answer to ${/^commit/i.test(text) ? 'a commit' : 'what commits by itself'} is lost`,
       )
       await this.#break()
       return
+    }
+    if (!this.inTransaction && this.#backend !== undefined) {
+      database.giveBack(this.#backend)
+      this.#backend = undefined
     }
     scheduler.schedule(
       this.#latencyMs(),

@@ -41,7 +41,7 @@ export class Keeper {
     this.#scheduler.schedule(random.between(300, 5_000), () => void this.#end(name), 'world')
   }
 
-  /** Leads machines out of what failed. Returns whether nothing has, and nothing is left alone any more; the rest is under way. */
+  /** Leads machines out of what failed, and ends what was begun late: a hub that stood still may take the word for it after the word for its end. Returns whether nothing has, and nothing is left alone any more; the rest is under way. */
   async putInOrder(): Promise<boolean> {
     const failed = await this.#database.look<{ name: string }>(
       `select name from machines where static and state like '%_FAILED' and request_id is null order by name`,
@@ -53,6 +53,15 @@ export class Keeper {
       void this.#try((machines) =>
         machines.retryMachine(create(api.RetryMachineRequestSchema, { name: `machines/${name}` }), context()),
       ).then(() => this.#retrying.delete(name))
+    }
+    const alone = await this.#database.look<{ name: string; held: boolean }>(
+      `select name, hold_at is not null as held from machines where static and paused_at is not null order by name`,
+    )
+    for (const { name, held } of alone) {
+      if (this.#paused.has(name)) continue
+      this.#paused.set(name, held ? 'hold' : 'maintenance')
+      this.#scheduler.note(`keeper: finds ${name} left alone`)
+      void this.#end(name)
     }
     return failed.length === 0 && this.#paused.size === 0
   }

@@ -34,6 +34,8 @@ import type { SetUp } from './setup.js'
 // Hubs and provider instances as they are, each in a process of the simulation.
 
 export const leaseMs = 6_000
+const changesOfPage = 2
+
 const heartbeatMs = 2_000
 const sweepMs = 1_500
 export const idleInTransactionMs = 3_000
@@ -127,7 +129,11 @@ export class HubProcess {
         prepareFirstLook: (tx, expected, limits) =>
           prepareFirstLook({ ...shared, config: reconcilerConfig }, tx, expected, limits),
       }
-      const feed = new Feed({ db, wake, epoch, log, read: readChangesAfter, lookEveryMs: 2_500 })
+      const feed = new Feed({
+        ...{ db, wake, epoch, log, lookEveryMs: 2_500 },
+        // So few that a watcher is cut off in the midst of them, too.
+        read: (db, after) => readChangesAfter(db, after, changesOfPage),
+      })
       const parts = { deps, feed, draining: this.#draining.signal }
       const own = { ...shared, config: reconcilerConfig }
       return {

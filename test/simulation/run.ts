@@ -253,7 +253,8 @@ class Seed {
       )
       await this.#keeper?.putInOrder()
       await this.#makeRoom()
-      return rows[0]?.n === 0 && this.#orders.every((order) => order.uid !== undefined)
+      if (rows[0]?.n !== 0) return false
+      return this.#orders.every((order) => order.uid !== undefined) || (await this.#setHoldsQuota())
     })
     if (!this.#well) return
     if (!atRest) return this.#stuck('I4', 'orders did not come to an end')
@@ -300,6 +301,20 @@ class Seed {
       await this.#stuck('H2', `a host set did not come to what is wanted of it: ${JSON.stringify(sets)}`)
     }
     return kept
+  }
+
+  /**
+   * Whether all that a quota allows belongs to the host set: what is released it takes again, rightly, and
+   * whoever else has ordered waits until the set is gone.
+   */
+  async #setHoldsQuota(): Promise<boolean> {
+    if (!this.#limited || this.#setKeeper === undefined) return false
+    const rows = await this.#database.look<{ members: number; others: number }>(
+      `select count(*) filter (where host_set_id is not null and state = 'READY')::int as members,
+         count(*) filter (where host_set_id is null or state <> 'READY')::int as others
+       from hosts where state <> 'RELEASED'`,
+    )
+    return rows[0]?.members === quotaHosts && rows[0].others === 0
   }
 
   /** There are fewer machines in the rack than hosts that want one: those that have had theirs give them up. */

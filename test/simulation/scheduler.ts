@@ -4,6 +4,9 @@ import { real } from './real.js'
 
 // One thread of virtual time. Whatever the code under test waits for is an event here; which one comes next, and when, is drawn from the seed.
 
+// One for all seeds: each that there ever was costs time with every promise, and none ends.
+const running = new AsyncLocalStorage<Node>()
+
 /** A process of the simulated system. Killed, all that waits for it is dropped; stopped, it waits until the process goes on. */
 export class Node {
   readonly name: string
@@ -14,16 +17,14 @@ export class Node {
   clockOffsetMs = 0
   /** Called when it is killed. */
   readonly onKill: (() => void)[] = []
-  readonly #storage: AsyncLocalStorage<Node>
 
-  constructor(name: string, storage: AsyncLocalStorage<Node>) {
+  constructor(name: string) {
     this.name = name
-    this.#storage = storage
   }
 
   /** Runs code of this process. */
   run<T>(work: () => T): T {
-    return this.#storage.run(this, work)
+    return running.run(this, work)
   }
 }
 
@@ -48,7 +49,6 @@ export class Scheduler {
   /** What happened, for who replays a seed. */
   readonly journal: string[] = []
   readonly keepJournal: boolean
-  readonly #storage = new AsyncLocalStorage<Node>()
   readonly #heap: SimEvent[] = []
   readonly #epochMs: number
   nowMs = 0
@@ -62,11 +62,11 @@ export class Scheduler {
   }
 
   node(name: string): Node {
-    return new Node(name, this.#storage)
+    return new Node(name)
   }
 
   get current(): Node | undefined {
-    return this.#storage.getStore()
+    return running.getStore()
   }
 
   /** The time of day, as the running process believes it to be. */

@@ -122,10 +122,10 @@ async function insertClasses(db: Kysely<Tables>): Promise<void> {
 const clockStatements = `
   create schema sim;
   create sequence sim.clock start 1893456000000;
-  create function sim.clock_timestamp() returns timestamptz language sql volatile as
-    $$ select to_timestamp(last_value / 1000.0) from sim.clock $$;
-  create function sim.now() returns timestamptz language sql volatile as
-    $$ select to_timestamp(last_value / 1000.0) from sim.clock $$;
+  create function sim.clock_timestamp() returns timestamptz language plpgsql volatile as
+    $$ begin return to_timestamp((select last_value from sim.clock) / 1000.0); end $$;
+  create function sim.now() returns timestamptz language plpgsql volatile as
+    $$ begin return to_timestamp((select last_value from sim.clock) / 1000.0); end $$;
 `
 
 /** Which tables are kept as they were set up; all others begin empty. */
