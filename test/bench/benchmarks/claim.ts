@@ -101,8 +101,8 @@ async function fillHub(url: string, providerId: string, sessions: readonly strin
       ) => `insert into sessions (id, provider_id, instance_id, instance_name, replica, sdk, provider_version, certificate_serial, capacity, expires_at)
       values ('${id}', '${providerId}', gen_random_uuid(), 'bench', 'bench', 'bench', '0', '00', 1000, now() + interval '1 hour')`,
     ),
-    `insert into work_items (provider_id, id, kind, due_at)
-     select '${providerId}', ${timeOrderedId('n')}, 'MACHINE_REQUEST', now() from generate_series(1, ${jobs}) n`,
+    `insert into work_items (provider_id, id, kind, fence, sent_generation, due_at)
+     select '${providerId}', ${timeOrderedId('n')}, 'MACHINE_REQUEST', 1, 1, now() from generate_series(1, ${jobs}) n`,
     `insert into machine_requests (provider_id, id, name, provider_name, organization_id, workspace_name, host_id, host_name, class_id, class_name, state, external_name, ownership_key, spec)
      select provider_id, id, 'r-' || id, 'bench', '00000000-0000-7000-8000-000000000001', 'default', gen_random_uuid(), 'workspaces/default/hosts/h', id, 'small',
             'PROVISIONING', 'h', 'k/' || id, '{"shape": {"vcpus": 2}}' from work_items`,

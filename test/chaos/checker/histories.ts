@@ -24,6 +24,8 @@ export interface LedgerLine {
   readonly name?: string
   readonly ownershipKey?: string
   readonly goneAtMs?: number | null
+  /** Null: it is stuck. */
+  readonly doneAtMs?: number | null
   readonly wish?: string
   readonly serial?: string
   readonly binding?: string

@@ -9,6 +9,9 @@ export interface Reboots {
   readonly doubts: number
 }
 
+/** A cloud that is stuck takes an order, and never carries it out: whoever asks it again then reboots nothing twice. */
+const isCarriedOut = ({ doneAtMs }: LedgerLine): boolean => doneAtMs !== null
+
 /** How often each machine was rebooted, over all worlds. */
 export function rebootsOf(histories: Histories): readonly Reboots[] {
   const machineOf = new Map<string, string>()
@@ -32,10 +35,11 @@ export function rebootsOf(histories: Histories): readonly Reboots[] {
     powered,
     ({ id, serial }) => machineOf.get(id ?? serial ?? '') ?? `unknown ${id ?? serial ?? ''}`,
   )
-  return [...happened].map(([machine, lines]) => {
+  return [...happened].map(([machine, ordered]) => {
+    const lines = ordered.filter(isCarriedOut)
     const own = wished.get(machine) ?? []
     const from = Math.min(...own.map(({ at }) => at))
-    const to = Math.max(...lines.map(({ atMs }) => atMs))
+    const to = Math.max(...ordered.map(({ atMs }) => atMs))
     const during = histories.faults.filter(({ type, at }) => type === 'end' && at >= from && at <= to + 30_000)
     const lost = lines.filter(({ answer }) => answer === 'lost').length
     return {

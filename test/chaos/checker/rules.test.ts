@@ -95,6 +95,14 @@ void t.test('what looks odd and is right is not blamed', async (t) => {
         }),
     ],
     [
+      'a reboot that a stuck cloud took and never carried out, before it was asked again',
+      (run) => {
+        run.faults = []
+        const order = { fact: 'server.powered', id: 'srv-a', wish: 'reboot', call: 'power' }
+        run.ledgers[0]?.lines.push({ ...order, seq: 9, atMs: 1_002_500, doneAtMs: null })
+      },
+    ],
+    [
       'a watcher that began anew after its revision was too old',
       ({ watches, listings }) => {
         const file = watches.find(({ name }) => name === 'watcher-1-host')
