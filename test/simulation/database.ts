@@ -45,7 +45,8 @@ class Backend {
     this.settings = settings
     this.client = new pg.Client({
       connectionString: url,
-      options: connectionOptions,
+      // Who of those that wait for each other is refused is not left to chance: see `#endsOrWaits`.
+      options: `${connectionOptions} -c deadlock_timeout=1h`,
       pipeline: true,
     })
     // What breaks is told by the statements.
@@ -96,6 +97,10 @@ export function connectionLost(): Error {
   return new Error('Connection terminated unexpectedly')
 }
 
+function deadlocked(): Error {
+  return Object.assign(new Error('deadlock detected'), { code: '40P01' })
+}
+
 /** How often what goes wrong between a hub and its database. */
 export interface DatabaseFaults {
   /** Share of commits, and of statements that commit by themselves, whose answer is lost. */
@@ -111,8 +116,10 @@ export class SimDatabase {
   readonly #free = new Map<string, Backend[]>()
   readonly #pools = new Set<SimPool>()
   readonly #waiting = new Set<SimConnection>()
-  /** Some have waited for each other, and PostgreSQL has ended that: who waited before may be told of an error. */
+  /** Some have waited for each other, and one of them was refused: what it had locked is free. */
   #circleBroken = false
+  /** Of all backends that there are. Whatever else works in the server holds nobody up for long. */
+  readonly #pids = new Set<number>()
   faults: DatabaseFaults = { lostCommitAnswers: 0, slowStatements: 0 }
   down = false
   statements = 0
@@ -185,6 +192,7 @@ export class SimDatabase {
     if (free !== undefined) return free
     const backend = new Backend(this.#url, settings)
     await backend.open()
+    this.#pids.add(backend.pid)
     return backend
   }
 
@@ -260,27 +268,30 @@ export class SimDatabase {
         await Promise.race([running, new Promise<void>((resolve) => (timer = real.setTimeout(resolve, pauseMs)))])
       real.clearTimeout(timer)
       if (connection.outcome !== undefined) return true
-      if (!(await this.#waitsForLock(connection.backend.pid))) continue
-      // Nobody but PostgreSQL itself gets two out of it that wait for each other.
-      if (await this.#waitsInCircle(connection.backend.pid)) {
+      const { pid } = connection.backend
+      if ((await this.#blockersOf(pid)).length === 0) continue
+      // PostgreSQL would refuse the one of a circle whose time is up first. Here it is the one that closes it, in each run of the seed.
+      if (await this.#waitsInCircle(pid)) {
+        await this.#control.query('select pg_cancel_backend($1)', [pid])
+        await running
+        connection.outcome = { error: deadlocked() }
         this.#circleBroken = true
-        continue
+        return true
       }
       if (connection.outcome === undefined) return false
     }
   }
 
-  async #waitsForLock(pid: number): Promise<boolean> {
-    const rows = await this.look<{ waits: boolean }>('select cardinality(pg_blocking_pids($1)) > 0 as waits', [pid])
-    return rows[0]?.waits === true
+  async #blockersOf(pid: number): Promise<number[]> {
+    const rows = await this.look<{ pids: number[] }>('select pg_blocking_pids($1) as pids', [pid])
+    return rows[0]?.pids.filter((blocker) => this.#pids.has(blocker)) ?? []
   }
 
   async #waitsInCircle(pid: number): Promise<boolean> {
     const seen = new Set<number>()
     const next = [pid]
     for (let at = next.pop(); at !== undefined; at = next.pop()) {
-      const rows = await this.look<{ pids: number[] }>('select pg_blocking_pids($1) as pids', [at])
-      for (const blocker of rows[0]?.pids ?? []) {
+      for (const blocker of await this.#blockersOf(at)) {
         if (blocker === pid) return true
         if (!seen.has(blocker)) next.push(blocker)
         seen.add(blocker)

@@ -1,7 +1,7 @@
 import type { SimDatabase } from './database.js'
 import type { Network } from './network.js'
 import { idleInTransactionMs, leaseMs, type HubProcess, type ProviderProcess } from './processes.js'
-import type { Node, Scheduler } from './scheduler.js'
+import { maxClockErrorMs, type Node, type Scheduler } from './scheduler.js'
 import type { Watcher } from './clients.js'
 import { noWorldFaults, type World } from './world.js'
 
@@ -201,7 +201,7 @@ export function inject(stage: Stage, kind: FaultKind): boolean {
       return true
     case 'clock-jump': {
       const node = random.chance(0.5) ? hub.node : instance.node
-      node.clockOffsetMs += random.between(-3_600_000, 3_600_000)
+      node.clockOffsetMs = random.between(-maxClockErrorMs, maxClockErrorMs)
       return true
     }
     case 'cloud-answers-lost':

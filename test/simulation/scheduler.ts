@@ -28,6 +28,12 @@ export class Node {
   }
 }
 
+/** How far a process's clock is off at most. */
+export const maxClockErrorMs = 3_600_000
+
+/** No process of a seed takes it for earlier than one of the seed before: libraries keep the latest time that they saw, and go on from there. */
+const apartMs = 3 * maxClockErrorMs
+
 export interface SimEvent {
   atMs: number
   readonly tie: number
@@ -57,8 +63,7 @@ export class Scheduler {
   constructor(seed: number, keepJournal: boolean) {
     this.random = new Random(seed)
     this.keepJournal = keepJournal
-    // An hour for each seed, so that what libraries keep of the time of an earlier seed is always in the past.
-    this.#epochMs = Date.UTC(2030, 0, 1) + seed * 3_600_000
+    this.#epochMs = Date.UTC(2030, 0, 1) + seed * apartMs
   }
 
   node(name: string): Node {

@@ -29,5 +29,7 @@ void t.test('a seed is the same each time, whatever ran before it in its process
     return true
   }
   await runSeeds({ server, from: 3, seeds: 12, jobs: 1, journal: true, onSeed })
+  // In the one before it a hub's clock is ahead of the time.
+  await runSeeds({ server, from: 6, seeds: 1, jobs: 1, journal: true, onSeed })
   t.ok(keepers > 0, 'somebody pauses machines in some of them')
 })
