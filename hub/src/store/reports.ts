@@ -119,22 +119,31 @@ export type SettledEntry = WorkEntry & { readonly body: { readonly kind: 'settle
 export async function settleItems(db: Db, entries: readonly SettledEntry[]): Promise<AppliedEntries> {
   // In one order, so that two replicas never wait for each other.
   const sorted = [...entries].sort((one, other) => (one.itemId < other.itemId ? -1 : 1))
-  const ended = await sql<{
-    readonly providerId: string
-    readonly id: string
-    readonly due: boolean
+  const result = await sql<{
+    readonly count: number
+    readonly due: readonly string[] | null
+    readonly ids: readonly string[] | null
   }>`/* settle-items */
-    update work_items w
-    set session_id = null, due_at = case when w.generation > a.generation then clock_timestamp() end
-    from unnest(
-      (select ${sorted.map((entry) => entry.providerId)}::uuid[]), (select ${sorted.map((entry) => entry.itemId)}::uuid[]),
-      (select ${sorted.map((entry) => entry.sessionId)}::uuid[]), (select ${sorted.map((entry) => entry.fence)}::bigint[]),
-      (select ${sorted.map((entry) => entry.body.generation)}::bigint[])
-    ) as a (provider_id, id, session_id, fence, generation)
-    where w.provider_id = a.provider_id and w.id = a.id and w.session_id = a.session_id and w.fence = a.fence
-    returning w.provider_id as "providerId", w.id, w.due_at is not null as due
+    with ended as (
+      update work_items w
+      set session_id = null, due_at = case when w.generation > a.generation then clock_timestamp() end
+      from unnest(
+        (select ${sorted.map((entry) => entry.providerId)}::uuid[]), (select ${sorted.map((entry) => entry.itemId)}::uuid[]),
+        (select ${sorted.map((entry) => entry.sessionId)}::uuid[]), (select ${sorted.map((entry) => entry.fence)}::bigint[]),
+        (select ${sorted.map((entry) => entry.body.generation)}::bigint[])
+      ) as a (provider_id, id, session_id, fence, generation)
+      where w.provider_id = a.provider_id and w.id = a.id and w.session_id = a.session_id and w.fence = a.fence
+      returning w.provider_id, w.id, w.due_at is not null as due
+    )
+    select count(*)::int as count, array_agg(distinct provider_id) filter (where due) as due,
+           case when count(*) < ${sorted.length}::int then array_agg(id) end as ids
+    from ended
   `.execute(db)
-  const endedIds = new Set(ended.rows.map(({ id }) => id))
+  const [ended] = result.rows
+  const wake = (ended?.due ?? []).map((providerId) => ({ kind: 'work' as const, providerId }))
+  // Nearly always all are, and which need not be said.
+  if (ended?.count === entries.length) return { results: entries.map(() => ({ ok: true })), wake }
+  const endedIds = new Set(ended?.ids)
   const known = await knownItems(
     db,
     entries.filter(({ itemId }) => !endedIds.has(itemId)),
@@ -143,8 +152,7 @@ export async function settleItems(db: Db, entries: readonly SettledEntry[]): Pro
     if (endedIds.has(entry.itemId)) return { ok: true }
     return known.has(entry.itemId) ? staleFence(entry) : unknownItem(entry)
   })
-  const providers = new Set(ended.rows.flatMap(({ providerId, due }) => (due ? [providerId] : [])))
-  return { results, wake: [...providers].map((providerId) => ({ kind: 'work', providerId })) }
+  return { results, wake }
 }
 
 /** Which of these are items of the providers that speak of them. */

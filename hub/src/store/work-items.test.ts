@@ -163,16 +163,81 @@ void t.test('a claim does not read what else waits, however much that is', async
     return result.rows[0] ?? { scanned: NaN, fetched: NaN }
   }
   await inTransaction(rig.db, async (tx) => {
-    // More than the five for which PostgreSQL plans anew.
-    for (let turn = 0; turn < 8; turn++) {
-      const before = await read(tx)
-      const { items } = await claimDueItems(tx, [{ sessionId, providerId, credit: 3 }])
-      const after = await read(tx)
-      t.equal(items.length, 3)
-      t.equal(after.scanned, before.scanned, 'nothing is read from end to end')
-      t.ok(after.fetched - before.fetched < 100, `a few are looked up: ${after.fetched - before.fetched}`)
+    for (const sessions of [[sessionId], [sessionId, await addSession(tx, sessionId)]]) {
+      // More than the five for which PostgreSQL plans anew.
+      for (let turn = 0; turn < 8; turn++) {
+        const before = await read(tx)
+        const { items } = await claimDueItems(
+          tx,
+          sessions.map((one) => ({ sessionId: one, providerId, credit: 3 })),
+        )
+        const after = await read(tx)
+        t.equal(items.length, 3 * sessions.length)
+        t.equal(after.scanned, before.scanned, 'nothing is read from end to end')
+        t.ok(after.fetched - before.fetched < 100, `a few are looked up: ${after.fetched - before.fetched}`)
+      }
     }
   })
+})
+
+/** Another instance of the provider of a session. Returns its session. */
+async function addSession(db: Db, sessionId: string): Promise<string> {
+  const id = uuid()
+  await sql`
+    insert into sessions
+    select (jsonb_populate_record(s, jsonb_build_object('id', ${id}::text, 'instance_id', ${uuid()}::text, 'instance_name', ${`instance-${id}`}::text))).*
+    from sessions s where id = ${sessionId}
+  `.execute(db)
+  return id
+}
+
+void t.test('what is due goes to whoever asks, one to each in turn, and never to two', async (t) => {
+  const rig = await Rig.start(t)
+  const clouds = [await rig.provider('cloud-a'), await rig.provider('cloud-b')]
+  for (const sessionsOfEach of [1, 2, 3]) {
+    const asking = []
+    for (const { providerId, sessionId } of clouds) {
+      const sessions = [sessionId]
+      while (sessions.length < sessionsOfEach) sessions.push(await addSession(rig.db, sessionId))
+      asking.push(...sessions.map((one, index) => ({ providerId, sessionId: one, credit: 4 + index })))
+    }
+    // Beside one session each nobody else asks: that is the simple case.
+    const ended =
+      sessionsOfEach === 1 ? [] : [{ providerId: clouds[0]?.providerId ?? '', sessionId: uuid(), credit: 100 }]
+    await sql`delete from work_items`.execute(rig.db)
+    await sql`
+      insert into work_items (provider_id, id, kind, due_at)
+      select provider_id, gen_random_uuid(), 'MACHINE_REQUEST', now() - n * interval '1 s'
+      from unnest(${clouds.map(({ providerId }) => providerId)}::uuid[], array[7, 100]) as p (provider_id, waiting), generate_series(1, p.waiting) n
+    `.execute(rig.db)
+    const { items } = await claimDueItems(rig.db, [...asking, ...ended])
+    t.equal(new Set(items.map(({ id }) => id)).size, items.length, 'each once')
+    for (const [index, { providerId }] of clouds.entries()) {
+      const here = asking.filter((one) => one.providerId === providerId)
+      const wanted = here.reduce((sum, { credit }) => sum + credit, 0)
+      const given = items.filter((item) => item.providerId === providerId)
+      t.equal(given.length, Math.min(wanted, index === 0 ? 7 : 100), 'as many as are wanted, or are there')
+      const counts = here.map(({ sessionId }) => given.filter((item) => item.sessionId === sessionId).length)
+      t.equal(
+        counts.reduce((sum, count) => sum + count, 0),
+        given.length,
+        'and nobody who does not ask gets any',
+      )
+      t.ok(
+        here.every(({ credit }, one) => (counts[one] ?? 0) <= credit),
+        'nor more than wanted',
+      )
+      if (given.length < wanted)
+        t.ok(Math.max(...counts) - Math.min(...counts) <= 1, `one in turn: ${counts.join(' ')}`)
+      const overtaken = await sql<{ there: boolean }>`
+        select exists (
+          select from work_items waits join work_items goes using (provider_id)
+          where provider_id = ${providerId} and waits.session_id is null and goes.session_id is not null and waits.due_at < goes.due_at
+        ) as there
+      `.execute(rig.db)
+      t.notOk(overtaken.rows[0]?.there, 'the oldest first')
+    }
+  }
 })
 
 /** Claims from the database and from the model, round by round, with work coming in between: both take the same. */

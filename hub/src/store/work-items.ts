@@ -78,7 +78,10 @@ const sessionsWanted = (credits: readonly Credit[]) => sql`
       join sessions s on s.id = w.session_id and s.ended_at is null and s.expires_at > clock_timestamp()
     )`
 
-/** Deals `due` out among the sessions. Apart from the update: beside it, a planner that knows nothing of the table yet looked up all items of a provider for each that it deals out. */
+/**
+ * Deals `due` out among the sessions, and claims what was dealt. Dealing is apart from the update: beside it, a planner that knows nothing of the table yet looked up all
+ * items of a provider for each that it deals out.
+ */
 const dealtOut = sql`
     slots as (
       select w.provider_id, w.session_id, row_number() over (partition by w.provider_id order by turn, w.session_id) as place
@@ -87,7 +90,21 @@ const dealtOut = sql`
     ), dealt as materialized (
       select due.provider_id, due.id, due.untold, slots.session_id
       from due join slots on slots.provider_id = due.provider_id and slots.place = due.place
-    ), claimed as (
+    )`
+
+/**
+ * The same where no provider has two sessions among those that want something: nothing has to be dealt. They pass as arrays, which the planner takes for short ones; what a
+ * `limit` without a number lets through it takes for a tenth of all there is, and would rather read the whole table than look those up.
+ */
+const allToOne = sql`
+    dealt as materialized (
+      select d.provider_id, d.id, d.untold, wanted.session_id
+      from unnest((select array_agg(provider_id) from due), (select array_agg(id) from due), (select array_agg(untold) from due)) as d (provider_id, id, untold)
+      join wanted on wanted.provider_id = d.provider_id
+    )`
+
+const claimed = sql`
+    claimed as (
       update work_items
       set session_id = dealt.session_id,
           fence = work_items.fence + 1,
@@ -103,6 +120,8 @@ const dealtOut = sql`
  * end of the index, and others only below it: entries of what was claimed before, which the index still has at the lane's beginning, are passed once.
  */
 export async function claimAlone(db: Db, credits: readonly Credit[]): Promise<Claims> {
+  const oneEach = new Set(credits.map(({ providerId }) => providerId)).size === credits.length
+  const place = oneEach ? sql`` : sql`row_number() over (partition by d.provider_id order by d.due_at, d.id) as place,`
   const result = await sql<ClaimRow>`/* claim-due-items */
     with ${sessionsWanted(credits)}, total as materialized (
       select t.provider_id, t.credit, last.workspace_id, last.priority, other.there is null as alone
@@ -119,7 +138,7 @@ export async function claimAlone(db: Db, credits: readonly Credit[]): Promise<Cl
         order by workspace_id desc, priority desc, due_at desc limit 1
       ) other on true
     ), due as materialized (
-      select d.provider_id, d.id, row_number() over (partition by d.provider_id order by d.due_at, d.id) as place, d.untold
+      select d.provider_id, d.id, ${place} d.untold
       from total
       cross join lateral (
         select provider_id, id, due_at, sent_generation < generation as untold from work_items
@@ -130,7 +149,7 @@ export async function claimAlone(db: Db, credits: readonly Credit[]): Promise<Cl
         for update skip locked
       ) d
       where total.alone
-    ), ${dealtOut}, ${takenUpWith}
+    ), ${oneEach ? allToOne : dealtOut}, ${claimed}, ${takenUpWith}
     union all
     select provider_id, null, null, null, null, null, null, null, null, null from total where not alone
   `.execute(db)
@@ -172,7 +191,7 @@ export async function claimShared(db: Db, credits: readonly Credit[]): Promise<C
         ) locked
         where r.place <= r.credit and (r.stop is null or array[-r.level, r.tag] < r.stop)
       ) r
-    ), ${dealtOut}, ${chargedShares}, ${takenUpWith}
+    ), ${dealtOut}, ${claimed}, ${chargedShares}, ${takenUpWith}
   `.execute(db)
   const claims = toClaims(result.rows)
   return { ...claims, contested: [...new Set(claims.items.map(({ providerId }) => providerId))] }
