@@ -70,6 +70,16 @@ void t.test('statements of a transaction that are started together', async (t) =
       { code: '23505' },
     )
 
+    // One that is prepared hears of its failure a few turns later than one that is not, though it was answered before.
+    const prepared = (tx: Tx) => sql`select 1 / ${0}::int`.execute(tx)
+    for (let time = 0; time < 6; time++) {
+      await t.rejects(
+        inTransaction(db, (tx) => Promise.all([prepared(tx), sql`select 1`.execute(tx)])),
+        { code: '22012' },
+        `time ${time}`,
+      )
+    }
+
     await sql`create sequence tries`.execute(db)
     await sql`create function fails_once() returns void language plpgsql as
       $$ begin if nextval('tries') = 1 then raise 'try again' using errcode = '40P01'; end if; end $$`.execute(db)

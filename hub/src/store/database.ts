@@ -279,13 +279,20 @@ function transact<T>(db: Db, work: (tx: Tx) => Promise<T>, readsFirst: boolean, 
  */
 function tellingWhatFailed(connection: DatabaseConnection): DatabaseConnection {
   let cause: unknown
+  const underWay = new Set<Promise<unknown>>()
   return {
     executeQuery: async <R>(query: CompiledQuery) => {
+      const running = connection.executeQuery<R>(query)
+      underWay.add(running)
       try {
-        return await connection.executeQuery<R>(query)
+        return await running
       } catch (error) {
         if (sqlState(error) !== inFailedTransaction) cause = error
+        // Answers come in order, but the way up to here is longer for some than for others.
+        else if (cause === undefined) await Promise.allSettled(underWay)
         throw cause ?? error
+      } finally {
+        underWay.delete(running)
       }
     },
     streamQuery: (...args) => connection.streamQuery(...args),
