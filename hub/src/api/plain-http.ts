@@ -1,20 +1,20 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2'
+import type { ServerResponse } from 'node:http'
 import { HubError } from '../domain/error/errors.js'
 import { readMeta } from '../store/meta.js'
 import type { ApiDeps } from './context.js'
+import type { NodeRequest, NodeResponse } from './node-handler.js'
 import { phoneHome } from './other-services.js'
 
 // The few things that are plain HTTP: probes, and the phone call of software that can only POST to a URL.
-
-type Request = IncomingMessage | Http2ServerRequest
-type Response = ServerResponse | Http2ServerResponse
 
 const maxBodyBytes = 64 * 1024
 const bodyTimeoutMs = 10_000
 
 /** Handles a request that is no call of a service. */
-export function plainHttp(deps: ApiDeps, isDraining: () => boolean): (request: Request, response: Response) => void {
+export function plainHttp(
+  deps: ApiDeps,
+  isDraining: () => boolean,
+): (request: NodeRequest, response: NodeResponse) => void {
   return (request, response) => {
     const path = (request.url ?? '/').split('?')[0] ?? '/'
     handle(deps, isDraining, request, response, path).catch((error: unknown) => {
@@ -36,8 +36,8 @@ export function plainHttp(deps: ApiDeps, isDraining: () => boolean): (request: R
 async function handle(
   deps: ApiDeps,
   isDraining: () => boolean,
-  request: Request,
-  response: Response,
+  request: NodeRequest,
+  response: NodeResponse,
   path: string,
 ): Promise<void> {
   if (path === '/healthz') return answer(response, 200, { status: 'ok' })
@@ -54,7 +54,7 @@ async function handle(
   })
 }
 
-async function ready(deps: ApiDeps, isDraining: () => boolean, response: Response): Promise<void> {
+async function ready(deps: ApiDeps, isDraining: () => boolean, response: NodeResponse): Promise<void> {
   if (isDraining()) return answer(response, 503, { status: 'draining' })
   try {
     await readMeta(deps.db)
@@ -64,7 +64,7 @@ async function ready(deps: ApiDeps, isDraining: () => boolean, response: Respons
   return answer(response, 200, { status: 'ready' })
 }
 
-async function callHome(deps: ApiDeps, request: Request, response: Response, path: string): Promise<void> {
+async function callHome(deps: ApiDeps, request: NodeRequest, response: NodeResponse, path: string): Promise<void> {
   if (request.method !== 'POST' && request.method !== 'PUT') {
     response.setHeader('allow', 'POST')
     return answer(response, 405, { reason: 'METHOD_NOT_ALLOWED', message: 'POST to this address' })
@@ -78,7 +78,7 @@ async function callHome(deps: ApiDeps, request: Request, response: Response, pat
 }
 
 /** @throws HubError MESSAGE_TOO_LARGE. */
-async function readBody(request: Request): Promise<string> {
+async function readBody(request: NodeRequest): Promise<string> {
   const chunks: Buffer[] = []
   let size = 0
   request.setTimeout(bodyTimeoutMs, () => request.destroy())
@@ -105,7 +105,7 @@ function hostnameIn(body: string, contentType: string): string {
   return typeof said === 'string' && /^[A-Za-z0-9.-]{1,253}$/.test(said) ? said : ''
 }
 
-function answer(response: Response, status: number, body: object): void {
+function answer(response: NodeResponse, status: number, body: object): void {
   if (response.writableEnded) return
   const text = `${JSON.stringify(body)}\n`
   response.statusCode = status

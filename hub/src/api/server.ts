@@ -1,7 +1,7 @@
 import { setMaxListeners } from 'node:events'
 import type { DescService } from '@bufbuild/protobuf'
-import { createContextValues } from '@connectrpc/connect'
-import { connectNodeAdapter, compressionGzip } from '@connectrpc/connect-node'
+import { createConnectRouter, createContextValues } from '@connectrpc/connect'
+import { compressionGzip } from '@connectrpc/connect-node'
 import { healthV1, reflectionV1, reflectionV1Alpha } from '@slipway/proto/grpc'
 import * as hub from '@slipway/proto/hub/v1'
 import { readChangesAfter, readEventsAfter } from '../store/changes.js'
@@ -19,6 +19,7 @@ import { listen } from './listener.js'
 import { machineClassService } from './machine-classes.js'
 import { machineRequestService } from './machine-requests.js'
 import { machineService } from './machines.js'
+import { nodeHandler } from './node-handler.js'
 import { orphanService } from './orphans.js'
 import { organizationService } from './organizations.js'
 import { requireRules } from './policy-table.js'
@@ -95,42 +96,7 @@ export async function startApi(deps: ApiDeps): Promise<ApiServer> {
   const callers = new Callers({ db, wake, log })
   const denials = new DenialLog(db, log)
   const policy = new Policy(db)
-  const fallback = plainHttp(deps, () => draining.signal.aborted)
-  const handler = connectNodeAdapter({
-    routes: (router) => {
-      router.service(hub.OrganizationService, organizationService(deps, parts))
-      router.service(hub.WorkspaceService, workspaceService(deps, parts))
-      router.service(hub.PrincipalService, principalService(deps, parts))
-      router.service(hub.RoleBindingService, roleBindingService(deps))
-      router.service(hub.TokenService, tokenService(deps))
-      router.service(hub.IdentityService, identityService(deps))
-      router.service(hub.SignInService, signInService({ ...deps, log }, denials))
-      router.service(hub.AuditService, auditService(deps))
-      router.service(hub.ProviderService, providerService(deps, parts))
-      router.service(hub.ProviderPoolService, providerPoolService(deps))
-      router.service(hub.SecretService, secretService(deps))
-      router.service(hub.QuotaService, quotaService(deps))
-      router.service(hub.PriceListService, priceListService(deps))
-      router.service(hub.BillingAgreementService, billingAgreementService(deps))
-      router.service(hub.CatalogService, catalogService(deps))
-      router.service(hub.UsageService, usageService(deps))
-      router.service(hub.MachineClassService, machineClassService(deps, parts))
-      router.service(hub.MachineService, machineService(deps, parts))
-      router.service(hub.MachineRequestService, machineRequestService(deps, parts))
-      router.service(hub.HostService, hostService(deps, parts))
-      router.service(hub.HostSetService, hostSetService(deps, parts))
-      router.service(hub.OrphanService, orphanService(deps))
-      router.service(hub.EventService, eventService(deps, events, draining.signal))
-      router.service(hub.BootstrapService, bootstrapService(deps))
-      router.service(hub.SystemService, systemService(deps))
-      router.service(healthV1.Health, health.service())
-      if (!config.reflection) return
-      const reflection = reflectionServices([...services, healthV1.Health])
-      router.service(reflectionV1.ServerReflection, reflection.v1)
-      router.service(reflectionV1Alpha.ServerReflection, reflection.v1alpha)
-    },
-    fallback: fallback as never,
-    contextValues: (request) => createContextValues().set(sourceKey, request.socket.remoteAddress ?? ''),
+  const router = createConnectRouter({
     interceptors: [
       ...(deps.interceptors ?? []),
       funnel({ ...deps, log }),
@@ -145,6 +111,42 @@ export async function startApi(deps: ApiDeps): Promise<ApiServer> {
     // Decompressing Brotli has had holes in Node lines that are still about; gzip serves everyone.
     acceptCompression: [compressionGzip],
     shutdownSignal: draining.signal,
+  })
+  router.service(hub.OrganizationService, organizationService(deps, parts))
+  router.service(hub.WorkspaceService, workspaceService(deps, parts))
+  router.service(hub.PrincipalService, principalService(deps, parts))
+  router.service(hub.RoleBindingService, roleBindingService(deps))
+  router.service(hub.TokenService, tokenService(deps))
+  router.service(hub.IdentityService, identityService(deps))
+  router.service(hub.SignInService, signInService({ ...deps, log }, denials))
+  router.service(hub.AuditService, auditService(deps))
+  router.service(hub.ProviderService, providerService(deps, parts))
+  router.service(hub.ProviderPoolService, providerPoolService(deps))
+  router.service(hub.SecretService, secretService(deps))
+  router.service(hub.QuotaService, quotaService(deps))
+  router.service(hub.PriceListService, priceListService(deps))
+  router.service(hub.BillingAgreementService, billingAgreementService(deps))
+  router.service(hub.CatalogService, catalogService(deps))
+  router.service(hub.UsageService, usageService(deps))
+  router.service(hub.MachineClassService, machineClassService(deps, parts))
+  router.service(hub.MachineService, machineService(deps, parts))
+  router.service(hub.MachineRequestService, machineRequestService(deps, parts))
+  router.service(hub.HostService, hostService(deps, parts))
+  router.service(hub.HostSetService, hostSetService(deps, parts))
+  router.service(hub.OrphanService, orphanService(deps))
+  router.service(hub.EventService, eventService(deps, events, draining.signal))
+  router.service(hub.BootstrapService, bootstrapService(deps))
+  router.service(hub.SystemService, systemService(deps))
+  router.service(healthV1.Health, health.service())
+  if (config.reflection) {
+    const reflection = reflectionServices([...services, healthV1.Health])
+    router.service(reflectionV1.ServerReflection, reflection.v1)
+    router.service(reflectionV1Alpha.ServerReflection, reflection.v1alpha)
+  }
+  const handler = nodeHandler(router, {
+    contextValues: (request) => createContextValues().set(sourceKey, request.socket.remoteAddress ?? ''),
+    fallback: plainHttp(deps, () => draining.signal.aborted),
+    log,
   })
   const listener = await listen(config, handler, log)
   log.info({ url: listener.url }, 'client API listens')
