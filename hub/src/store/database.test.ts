@@ -1,6 +1,6 @@
 import { sql } from 'kysely'
 import t from 'tap'
-import { withDatabase } from '../../testing/index.js'
+import { withDatabase, withEmptyDatabase } from '../../testing/index.js'
 import {
   inSnapshot,
   inTransaction,
@@ -29,6 +29,15 @@ void t.test('a connection that is lost between two statements of a transaction',
   t.ok(isConnectionLoss(error), `the transaction fails, and the process lives: ${String(error)}`)
   const after = await sql<{ one: number }>`select 1 as one`.execute(db)
   t.strictSame(after.rows, [{ one: 1 }], 'the next statement has another connection')
+})
+
+void t.test('a connection that cannot be made ready is given up, and holds no place of the pool', async (t) => {
+  const { url } = await withEmptyDatabase(t)
+  const role = `role_of_nobody_${process.pid}` as 'slipway_hub'
+  const db = openDatabase({ connectionString: url, poolSize: 1, role })
+  t.teardown(() => db.destroy())
+  for (const time of ['first', 'second', 'third'])
+    await t.rejects(sql`select 1`.execute(db), { message: /role_of_nobody/ }, `the ${time} time`)
 })
 
 void t.test('statements of a transaction that are started together', async (t) => {

@@ -80,6 +80,10 @@ export interface DatabaseOptions {
 
 /** Opens a pool. Nothing connects before the first statement. */
 export function openDatabase(options: DatabaseOptions): Db {
+  const { role } = options
+  // All statements are short. Those with limits that are not known beforehand look dear, and compiling one would take longer than a thousand of it.
+  // What is planned while a table is small stays planned so while it grows, until somebody analyzes it: reading it from end to end is for where there is no index.
+  const settings = `set jit = off; set enable_seqscan = off${role === undefined ? '' : `; set role ${role}`}`
   const pool = new pg.Pool({
     connectionString: options.connectionString,
     max: options.poolSize ?? 10,
@@ -89,18 +93,15 @@ export function openDatabase(options: DatabaseOptions): Db {
     statement_timeout: 60_000,
     application_name: 'slipway-hub',
     Client: PreparingClient,
+    // By the pool itself: where this fails, it gives the connection up. Kysely would leave it taken for good.
+    onConnect: async (client) => {
+      await client.query(settings)
+    },
   })
   pool.on('error', (error) => options.onIdleError?.(error))
   // The pool listens to idle connections alone. One that is lost between two statements of a transaction would end the process; as it is, its next statement fails.
   pool.on('connect', (client) => client.on('error', () => undefined))
-  const { role } = options
-  const onCreateConnection = async (connection: DatabaseConnection) => {
-    // All statements are short. Those with limits that are not known beforehand look dear, and compiling one would take longer than a thousand of it.
-    // What is planned while a table is small stays planned so while it grows, until somebody analyzes it: reading it from end to end is for where there is no index.
-    const settings = `set jit = off; set enable_seqscan = off${role === undefined ? '' : `; set role ${role}`}`
-    await connection.executeQuery(CompiledQuery.raw(settings))
-  }
-  return new Kysely<Tables>({ dialect: new PostgresDialect({ pool, onCreateConnection }) })
+  return new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) })
 }
 
 /** What one call may see and change, for row-level security. */
