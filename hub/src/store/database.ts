@@ -93,10 +93,8 @@ export function openDatabase(options: DatabaseOptions): Db {
     statement_timeout: 60_000,
     application_name: 'slipway-hub',
     Client: PreparingClient,
-    // By the pool itself: where this fails, it gives the connection up. Kysely would leave it taken for good.
-    onConnect: async (client) => {
-      await client.query(settings)
-    },
+    // By the pool itself, which waits for it, whatever its type says: where this fails, it gives the connection up. Kysely would leave it taken for good.
+    onConnect: (client): unknown => client.query(settings),
   })
   pool.on('error', (error) => options.onIdleError?.(error))
   // The pool listens to idle connections alone. One that is lost between two statements of a transaction would end the process; as it is, its next statement fails.
