@@ -326,7 +326,7 @@ class Seed {
     // And so do those that take up a quota which others wait for.
     const waiting = this.#limited && this.#orders.some((order) => order.uid === undefined)
     const ready = waiting
-      ? await this.#database.look<{ name: string }>(`select name from hosts where state = 'READY'`)
+      ? await this.#database.look<{ name: string }>(`select name from hosts where state in ('READY', 'ERROR')`)
       : []
     for (const order of this.#orders) {
       if (!order.releaseAccepted && [...rows, ...ready].some((row) => row.name === order.name))

@@ -37,6 +37,12 @@ export function serversOf(ledger: LedgerFile): readonly Server[] {
   })
 }
 
+/** The ids of those that vanished: nothing can be done with them any more but to let go of them. */
+export function vanishedServers(histories: Histories): ReadonlySet<string> {
+  const lines = cloudsOf(histories).flatMap((ledger) => ledger.lines)
+  return new Set(lines.flatMap(({ fact, id }) => (fact === 'server.vanished' && id !== undefined ? [id] : [])))
+}
+
 function cloudsOf({ ledgers }: Histories): readonly LedgerFile[] {
   return ledgers.filter(({ kind }) => kind === 'cloud')
 }

@@ -1,5 +1,6 @@
 import type { Seen, WatchKind } from '../history.js'
 import { callsOf, linesOf, type Call } from './calls.js'
+import { vanishedServers } from './clouds.js'
 import { groupBy, listingOf, text, type Histories, type Violation } from './histories.js'
 
 type OrderCall = Call & { readonly invocation: { readonly op: 'order' | 'reuse'; readonly key: string } }
@@ -90,9 +91,12 @@ export function everyOrderArrives(histories: Histories): readonly Violation[] {
     return [{ rule: 'L1', message: 'the run did not come to rest', lines: [] }]
   const stuck = hosts.objects.filter(({ state }) => !['READY', 'ERROR', 'RELEASED'].includes(state))
   const mute = hosts.objects.filter((host) => host.state === 'ERROR' && text(host['error']) === '')
+  const vanished = vanishedServers(histories)
+  // What is wished of a server that has vanished waits for its release.
+  const isAsWished = (request: Seen) =>
+    request['observed'] === request['generation'] || vanished.has(text(request['externalId']))
   const open = requests.objects.filter(
-    (request) =>
-      request.state !== 'GONE' && !(request.state === 'PROVISIONED' && request['observed'] === request['generation']),
+    (request) => request.state !== 'GONE' && !(request.state === 'PROVISIONED' && isAsWished(request)),
   )
   return [
     ...stuck.map((host) => ({ rule: 'I4', message: `${host.name} is stuck in ${host.state}`, lines: [host] })),
@@ -105,11 +109,13 @@ export function everyOrderArrives(histories: Histories): readonly Violation[] {
   ]
 }
 
-/** L3: at rest every reboot that was wished for is done. */
+/** L3: at rest every reboot that was wished for is done, but of servers that have vanished. */
 export function powerAsWished(histories: Histories): readonly Violation[] {
   const machines = listingOf(histories, 'rest', 'machine')?.objects ?? []
+  const vanished = vanishedServers(histories)
   return machines
     .filter((machine) => machine.state !== 'GONE' && machine['reboots'] !== machine['rebootsDone'])
+    .filter((machine) => !vanished.has(text(machine['externalId'])))
     .map((machine) => ({ rule: 'L3', message: `${machine.name} was not rebooted as wished`, lines: [machine] }))
 }
 

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { asHistories, goodRun } from './example.js'
+import { listed } from './mutations/change.js'
 import { mutations } from './mutations/index.js'
 import { check, rules } from './rules.js'
 
@@ -28,6 +29,13 @@ void t.test('every way to break it is found, by its rule', async (t) => {
 
 void t.test('what looks odd and is right is not blamed', async (t) => {
   const good: readonly (readonly [string, (example: ReturnType<typeof goodRun>) => void])[] = [
+    [
+      'a server that has vanished is not rebooted any more',
+      (run) => {
+        Object.assign(listed(run, 'rest', 'machine', 'machine-b'), { reboots: 1 })
+        Object.assign(listed(run, 'rest', 'request', 'request-b'), { generation: 2, observed: 1, externalId: 'srv-b' })
+      },
+    ],
     [
       'a server for the same request after the first is gone',
       ({ ledgers }) =>
