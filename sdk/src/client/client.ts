@@ -5,6 +5,7 @@ import { createClient, type Client, type Interceptor } from '@connectrpc/connect
 import { createGrpcTransport } from '@connectrpc/connect-node'
 import * as hub from '@slipway/proto/hub/v1'
 import { SlipwayError } from './errors.js'
+import { Sessions } from './sessions.js'
 
 const maxTries = 5
 const defaultTimeoutMs = 30_000
@@ -50,12 +51,13 @@ export interface SlipwayClient {
 
 /** Connects to a hub. Nothing is sent before the first call. */
 export function createSlipwayClient(options: ClientOptions): SlipwayClient {
+  const { baseUrl, caFile } = options
+  const trusted = caFile === undefined ? undefined : { ca: readFileSync(caFile) }
   const transport = createGrpcTransport({
-    baseUrl: options.baseUrl,
+    baseUrl,
     interceptors: [oneError, retrying, identified(options.token)],
     defaultTimeoutMs: options.timeoutMs ?? defaultTimeoutMs,
-    pingIntervalMs: 20_000,
-    ...(options.caFile !== undefined && { nodeOptions: { ca: readFileSync(options.caFile) } }),
+    sessionManager: new Sessions(baseUrl, { pingIntervalMs: 20_000 }, trusted),
   })
   return {
     organizations: createClient(hub.OrganizationService, transport),
