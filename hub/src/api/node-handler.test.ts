@@ -67,7 +67,9 @@ void t.test('a call over HTTP/2, whose body comes in pieces', async (t) => {
 
 void t.test('an answer that cannot be delivered is a line of the log, and nothing on the console', async (t) => {
   const said: unknown[] = []
-  t.intercept(console, 'error', { value: (...words: unknown[]) => said.push(words) })
+  const write = console.error
+  console.error = (...words: unknown[]) => void said.push(words)
+  t.teardown(() => (console.error = write))
   const { url, lines } = await serve(t, 1, (response) => {
     response.writeHead = () => {
       response.destroy()
