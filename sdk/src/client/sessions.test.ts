@@ -22,15 +22,18 @@ void t.test(
     process.on('uncaughtException', onThrown)
     t.teardown(() => process.off('uncaughtException', onThrown))
     const answer = async (stream: ClientHttp2Stream) => {
+      const ended = new Promise((resolve) => stream.once('close', resolve))
       stream.end()
-      return (await stream.setEncoding('utf8').toArray()).join('')
+      const said = (await stream.setEncoding('utf8').toArray()).join('')
+      await ended
+      return said
     }
 
     let stream = await sessions.request('POST', '/', {}, {})
     for (let time = 0; time < 20; time++) {
-      t.equal(await answer(stream), 'answer')
       const { session } = stream
       if (session === undefined) throw new Error('the stream has no session')
+      t.equal(await answer(stream), 'answer')
       const closed = new Promise((resolve) => session.once('close', resolve))
       // The next call comes just when the connection ends.
       const next = once(session, 'goaway').then(() => sessions.request('POST', '/', {}, {}))
