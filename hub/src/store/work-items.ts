@@ -78,10 +78,7 @@ const sessionsWanted = (credits: readonly Credit[]) => sql`
       join sessions s on s.id = w.session_id and s.ended_at is null and s.expires_at > clock_timestamp()
     )`
 
-/**
- * Deals `due` out among the sessions, and claims what was dealt. Dealing is apart from the update: beside it, a planner that knows nothing of the table yet looked up all
- * items of a provider for each that it deals out.
- */
+/** Deals `due` out among the sessions. Apart from the update: beside it, a planner that knows nothing of the table yet looked up all items of a provider for each that it deals out. */
 const dealtOut = sql`
     slots as (
       select w.provider_id, w.session_id, row_number() over (partition by w.provider_id order by turn, w.session_id) as place
