@@ -5,6 +5,7 @@ import { eventually, euros, organizationId, Rig, type FakeInstance } from '../..
 import type { Failure } from '../domain/facts.js'
 import { usageRecords } from '../domain/price/usage.js'
 import { inTransaction, openDatabase, reachingOnly, type Db } from './database.js'
+import { scheduleHost } from './host-schedule.js'
 import { readUsage } from './usage.js'
 import type { ClaimedItem } from './work-items.js'
 
@@ -116,7 +117,16 @@ void t.test('what a host used is told from its first place to its release, and o
   await rig.until(id, (host) => host.state === 'READY', 'the host is ready')
   t.match(shortly(await ledger(rig.db, id)), ['full', 'good', 'good billable on set-up still'])
   await moment(rig.db, id)
-  await rig.db.updateTable('hosts').set({ power: 'OFF' }).where('id', '=', id).execute()
+  await inTransaction(rig.db, async (tx) => {
+    await tx
+      .updateTable('machine_requests')
+      .set({ power: 'OFF' })
+      .where('host_id', '=', id)
+      .where('state', '=', 'PROVISIONED')
+      .execute()
+    await scheduleHost(tx, { organizationId, hostId: id })
+  })
+  await rig.until(id, (host) => host.power === 'OFF', 'the host is off as its server is')
   await moment(rig.db, id)
   await rig.ask(id, 'RELEASING')
   const atRelease = await ledger(rig.db, id)
