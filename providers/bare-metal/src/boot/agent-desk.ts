@@ -32,6 +32,8 @@ interface Desk {
   /** Since when there is nothing to do. */
   idleSinceMs: number
   /** Ids of orders whose wish has changed: they stand no more. Others that are not known may be somebody's. */
+  /** When what the agent said of itself is passed on again, and after how long once more: an agent says it once a boot, and nothing has been ordered since. */
+  unheard?: { readonly againAtMs: number; readonly pauseMs: number }
   readonly withdrawn: Set<string>
   readonly results: Map<string, OrderResult>
   readonly watchers: Set<() => void>
@@ -40,6 +42,8 @@ interface Desk {
 const askAgainMs = 2_000
 const maxRemembered = 16
 const passOnEveryMs = 2_000
+/** How seldom an agent is spoken of that nobody orders anything of. */
+const maxPauseMs = 60_000
 
 /** How a question of an agent is answered; `leftMs`: for how long from now. `later`: it cannot be told now; it asks again. */
 export type Standing = { readonly outcome: 'stands'; readonly leftMs: number } | { readonly outcome: 'falls' | 'later' }
@@ -76,6 +80,7 @@ export class AgentDesk {
   assign(machineId: string, job: AgentJob): (why: 'done' | 'changed' | 'lost') => void {
     const desk = this.#desk(machineId)
     desk.job = job
+    delete desk.unheard
     desk.farewell = 'wait'
     desk.withdrawn.delete(job.order.id)
     return (why) => {
@@ -115,12 +120,16 @@ export class AgentDesk {
 
   /** A new session began. */
   arrive(machineId: string, bootId: string, nowMs: number): void {
-    this.#desk(machineId).idleSinceMs = nowMs
+    const desk = this.#desk(machineId)
+    desk.idleSinceMs = nowMs
+    delete desk.unheard
     this.#say(machineId, { bootId, seenAtMs: nowMs })
   }
 
   inventory(machineId: string, bootId: string, inventory: Inventory, nowMs: number): void {
     this.#say(machineId, { ...this.#current(machineId, bootId), bootId, seenAtMs: nowMs, inventory })
+    const desk = this.#desk(machineId)
+    if (desk.job === undefined) desk.unheard = { againAtMs: nowMs + passOnEveryMs, pauseMs: passOnEveryMs }
     this.#passOn(machineId)
   }
 
@@ -148,6 +157,7 @@ export class AgentDesk {
     const isIdle = desk.job === undefined && nowMs - desk.idleSinceMs > this.#idleMs()
     const farewell = isIdle && desk.farewell === 'wait' ? 'power-off' : desk.farewell
     this.#say(machineId, { ...current, bootId, seenAtMs: nowMs, ...(farewell !== 'wait' && { left: farewell }) })
+    if (farewell === 'wait') this.#passOnAgain(machineId, nowMs)
     return farewell === 'wait' ? { kind: 'wait', askAgainMs } : { kind: farewell }
   }
 
@@ -201,6 +211,15 @@ export class AgentDesk {
     if (nowMs - (this.#passedOnAtMs.get(machineId) ?? -Infinity) < passOnEveryMs) return
     this.#passedOnAtMs.set(machineId, nowMs)
     this.#onWord(machineId)
+  }
+
+  /** Its first word may have come while the work that waits for it was being handed back, when nobody takes it in. */
+  #passOnAgain(machineId: string, nowMs: number): void {
+    const desk = this.#desk(machineId)
+    if (desk.unheard === undefined || nowMs < desk.unheard.againAtMs) return
+    const pauseMs = Math.min(maxPauseMs, 2 * desk.unheard.pauseMs)
+    desk.unheard = { againAtMs: nowMs + pauseMs, pauseMs }
+    this.#passOn(machineId)
   }
 
   #standing(machineId: string, orderId: string): 'stands' | 'falls' | 'later' {
