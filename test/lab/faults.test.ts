@@ -36,7 +36,7 @@ void t.test(
           const now = await lab.machine(number)
           return now !== undefined && check(now) && now
         },
-        8 * minutes,
+        15 * minutes,
       )
     const saying = (pattern: RegExp) => (now: MachineJson) =>
       pattern.test(JSON.stringify([now.conditions, now.lastError]))

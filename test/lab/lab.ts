@@ -99,6 +99,9 @@ export class Lab<Controller extends LabController = LabController> {
         // Without KVM the kernel's check of its timers fails on a machine that is busy.
         kernelArgs: 'no_timer_check',
       },
+      // An emulated machine says something within one or two minutes of power on, however busy the processors are. One whose firmware gave the network up is started
+      // anew before a test's patience is over.
+      timeouts: { bootMs: 240_000 },
       machines: listed.map((number) => {
         const { machine, settings } = this.#controller(number)
         return {
