@@ -82,6 +82,8 @@ export interface FakeInstance {
   claim(): Promise<readonly ClaimedItem[]>
   /** Says something about an item that it holds, and lets go of it if that ends it. */
   report(item: ClaimedItem, report: ReportFacts, end?: 'settled' | 'keep'): Promise<void>
+  /** Says something about several in one batch, and lets go of them. */
+  reportAll(reports: readonly (readonly [ClaimedItem, ReportFacts])[]): Promise<void>
 }
 
 /** A database, reconcilers on it, and what is needed to play the parts of everybody else. */
@@ -333,6 +335,11 @@ export class Rig {
       for (const result of results) if (!result.ok) throw new Error(result.message)
       this.wake.signal(...wake)
     }
+    const entriesOf = (item: ClaimedItem, report: ReportFacts, end: 'settled' | 'keep'): readonly WorkEntry[] => {
+      const common = { sessionId, providerId, providerName: name, itemId: item.id, fence: item.fence }
+      const said = { ...common, body: { kind: 'report', report } } as const
+      return end === 'keep' ? [said] : [said, { ...common, body: { kind: 'settled', generation: item.generation } }]
+    }
     return {
       sessionId,
       providerId,
@@ -350,15 +357,8 @@ export class Rig {
         this.wake.signal({ kind: 'host' })
         return items
       },
-      report: async (item, report, end = 'settled') => {
-        const common = { sessionId, providerId, providerName: name, itemId: item.id, fence: item.fence }
-        await write([
-          { ...common, body: { kind: 'report', report } },
-          ...(end === 'settled'
-            ? [{ ...common, body: { kind: 'settled', generation: item.generation } } as const]
-            : []),
-        ])
-      },
+      report: (item, report, end = 'settled') => write(entriesOf(item, report, end)),
+      reportAll: (reports) => write(reports.flatMap(([item, report]) => entriesOf(item, report, 'settled'))),
     }
   }
 }

@@ -2,6 +2,7 @@ import { sql } from 'kysely'
 import t from 'tap'
 import { v7 as uuid } from 'uuid'
 import { eventually, Rig } from '../../testing/reconcile-rig.js'
+import type { ReportFacts } from '../domain/request/apply-report.js'
 import type { ClassSpec } from '../domain/host/host.js'
 import { inTransaction } from '../store/database.js'
 import { takeCallbacks } from '../store/machine-waits.js'
@@ -99,6 +100,46 @@ void t.test('an installation that nobody hears of any more gives its host up, an
   })
   t.match(await rig.machineRow(id), { state: 'CLEANING', operation: 'CLEAN', request_id: null })
 })
+
+void t.test(
+  'what a machine’s own item says in one batch with its request’s leaves alone what that has moved',
+  async (t) => {
+    const rig = await Rig.start(t)
+    const instance = await rig.provider('rack', { kind: 'STATIC' })
+    const id = await rig.machine(instance, 'slot-1')
+    rig.reconcile(1, { leaseMs: 4_000 })
+    const host = await rig.order('web-1', { spec: metal })
+    await rig.until(host, ({ state }) => state === 'PLACED', 'a place')
+    const [item] = await instance.claim()
+    if (item === undefined) throw new Error('nothing was claimed')
+    await instance.report(item, waiting('PROVISION', 1, 3_600_000), 'keep')
+    // As after maintenance: its provider is to look at it.
+    await inTransaction(rig.db, (tx) => wishMachine(tx, { providerId: instance.providerId, id }, {}))
+    const [own] = await instance.claim()
+    t.equal(own?.id, id)
+    if (own === undefined) return
+    const made: ReportFacts = {
+      observed: { presence: 'PRESENT', externalId: 'slot-1', attributes: { image: 'debian' } },
+      completed: { operation: 'PROVISION', operationGeneration: 1 },
+    }
+    const seen: ReportFacts = {
+      observed: { power: 'ON', conditions: [{ type: 'Seen', status: 'TRUE', reason: 'Looked', message: '' }] },
+    }
+    await instance.reportAll([
+      [item, made],
+      [own, seen],
+    ])
+    t.match(await rig.machineRow(id), {
+      state: 'ACTIVE',
+      waiting_until_at: null,
+      waiting_for: '',
+      attributes: { image: 'debian' },
+      power: 'ON',
+      conditions: [{ type: 'Seen' }],
+    })
+    await rig.until(host, ({ state }) => state !== 'PLACED' && state !== 'PROVISIONING', 'the host to go on')
+  },
+)
 
 void t.test('while its provider is out of reach, or a person holds it, no machine is late', async (t) => {
   const rig = await Rig.start(t)

@@ -93,11 +93,12 @@ export async function writeStates(tx: Tx, states: readonly ItemState[], now: Dat
   )
   const machines = states.flatMap(({ item, machine }) => (machine === undefined ? [] : [{ item, ...machine }]))
   const made = newMachines(requests)
+  const beneath = rowsBeneath(requests, now)
   const written = Promise.all([
     insertMachines(tx, requests, made, now),
     updateRequests(tx, requests, made, now),
-    updateBeneath(tx, requests, now),
-    updateMachines(tx, machines, now),
+    updateBeneath(tx, beneath),
+    updateMachines(tx, machines, new Map(beneath.map((row) => [row.id, row])), now),
     updateItems(tx, states),
   ])
   const followUps = requests.some(needsFollowUp) || machines.some(({ next }) => next !== undefined)
@@ -318,8 +319,8 @@ async function insertMachines(
 }
 
 /** Keeps machines in step with the requests that they are beneath; a static one is ACTIVE once it is provisioned. */
-async function updateBeneath(tx: Tx, requests: readonly ChangedRequest[], now: Date): Promise<void> {
-  const rows = requests.flatMap(({ item, row, record, beneath, waiting }) => {
+function rowsBeneath(requests: readonly ChangedRequest[], now: Date) {
+  return requests.flatMap(({ item, row, record, beneath, waiting }) => {
     if (beneath === undefined || record.state === 'GONE') return []
     const after = {
       ...stateBeneath(beneath, record, waiting, now),
@@ -342,6 +343,11 @@ async function updateBeneath(tx: Tx, requests: readonly ChangedRequest[], now: D
     const key = { provider_id: beneath.provider_id, id: beneath.id, request_id: row.id, fence: item.fence }
     return [{ ...key, ...after, seen_at: now }]
   })
+}
+
+type RowBeneath = ReturnType<typeof rowsBeneath>[number]
+
+async function updateBeneath(tx: Tx, rows: readonly RowBeneath[]): Promise<void> {
   if (rows.length === 0) return
   await sql`/* update-machines-beneath */
     update machines m
@@ -407,27 +413,23 @@ function seenLately(machine: MachineRow, now: Date): boolean {
   return machine.seen_at !== null && now.getTime() - machine.seen_at.getTime() < seenAtGranularityMs
 }
 
+/** @param beneath what the same batch writes to machines for the requests above them, by machine. */
 async function updateMachines(
   tx: Tx,
   machines: readonly (MachineItem & { readonly item: WorkItemRow })[],
+  beneath: ReadonlyMap<string, RowBeneath>,
   now: Date,
 ): Promise<void> {
   const rows = machines
     .filter(({ row, before, record }) => !seenLately(row, now) || JSON.stringify(before) !== JSON.stringify(record))
-    .map(({ item, row, record }) => ({
+    .map(({ item, row, before, record }) => ({
       provider_id: row.provider_id,
       id: row.id,
       fence: item.fence,
-      state: record.state,
-      ...waitColumns(record.waiting),
+      ...sharedColumns(before, record, beneath.get(row.id)),
       observed_generation: record.observedGeneration,
       hardware: record.hardware,
-      power: record.power,
-      addresses: record.addresses,
-      attributes: record.attributes,
       conditions: record.conditions,
-      reboots_done: record.rebootsDone,
-      last_error: record.lastError,
       seen_at: now,
     }))
   if (rows.length === 0) return
@@ -445,6 +447,32 @@ async function updateMachines(
     join work_items w on w.provider_id = s.provider_id and w.id = s.id and w.fence = s.fence
     where m.provider_id = s.provider_id and m.id = s.id
   `.execute(tx)
+}
+
+/**
+ * What is said of a machine by its own item, and by its request's as well. Where both speak in one batch, both began from the same record: what the machine's own said
+ * nothing new about is as the request's has just written it.
+ */
+function sharedColumns(before: MachineRecord, record: MachineRecord, written: RowBeneath | undefined) {
+  const own = columnsOf(record)
+  if (written === undefined) return own
+  const was = columnsOf(before)
+  const untouched = (Object.keys(own) as (keyof typeof own)[]).filter(
+    (column) => JSON.stringify(own[column]) === JSON.stringify(was[column]),
+  )
+  return { ...own, ...Object.fromEntries(untouched.map((column) => [column, written[column]])) }
+}
+
+function columnsOf(record: MachineRecord) {
+  return {
+    state: record.state,
+    ...waitColumns(record.waiting),
+    power: record.power,
+    addresses: record.addresses,
+    attributes: record.attributes,
+    reboots_done: record.rebootsDone,
+    last_error: record.lastError,
+  }
 }
 
 /** The end of a request: a dynamic machine is gone with it; a static one is cleaned before anyone else may have it. */
