@@ -32,7 +32,8 @@ export class Clerk {
       const requests = await listAll.request(client)
       const machines = await listAll.machine(client)
       // A person's part: a machine whose wipe failed thrice is out of use until then, and the last order may wait for just that one.
-      for (const { name, state } of machines) if (state.endsWith('_FAILED')) await client.machines.retryMachine({ name })
+      for (const { name, state } of machines)
+        if (state.endsWith('_FAILED')) await client.machines.retryMachine({ name })
       return (
         hosts.every(({ state }) => ['READY', 'ERROR', 'RELEASED'].includes(state)) &&
         requests.every(isSettled) &&
