@@ -24,7 +24,7 @@ import { startSettlingCredentials } from './reconcile/secret/settle.js'
 import { KeyError, readKeyring } from './secrets/keys.js'
 import type { Keyring } from './secrets/keyring.js'
 import { transitUnwrapper } from './secrets/transit.js'
-import { createBootstrapToken } from './store/client-tokens.js'
+import { createBootstrapToken, mintClientToken } from './store/client-tokens.js'
 import { isConnectionLoss, openDatabase, type Db } from './store/database.js'
 import { startEmbeddedDatabase } from './store/embedded.js'
 import { readMeta } from './store/meta.js'
@@ -105,7 +105,8 @@ async function start(
   const { hubId, epoch } = await onceDatabaseAnswers(() => readMeta(db), log)
   const { providerCertificateMs } = config
   const authority = await onceDatabaseAnswers(() => Authority.load(db, keyring, hubId, { providerCertificateMs }), log)
-  const bootstrapToken = await createBootstrapToken(db)
+  const first = mintClientToken()
+  const bootstrapToken = await onceDatabaseAnswers(() => createBootstrapToken(db, first), log)
   if (bootstrapToken !== undefined && config.bootstrapTokenFile !== undefined) {
     writeFileSync(config.bootstrapTokenFile, `${bootstrapToken}\n`, { mode: 0o600 })
   }

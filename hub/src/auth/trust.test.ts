@@ -13,6 +13,7 @@ import { makeKeyring, UnsealError } from '../secrets/keyring.js'
 import {
   authenticateClient,
   createBootstrapToken,
+  mintClientToken,
   createClientToken,
   listClientTokens,
   revokeClientToken,
@@ -196,6 +197,12 @@ void t.test('client tokens', async (t) => {
   const { db } = await withDatabase(t)
   const first = await Promise.all([createBootstrapToken(db), createBootstrapToken(db), createBootstrapToken(db)])
   t.equal(first.filter((token) => token !== undefined).length, 1, 'replicas that start at once make one first token')
+  const fresh = await withDatabase(t)
+  const minted = mintClientToken()
+  t.equal(await createBootstrapToken(fresh.db, minted), minted.token)
+  t.equal(await createBootstrapToken(fresh.db, minted), minted.token, 'whose answer was lost gets it by asking again')
+  t.equal(await createBootstrapToken(fresh.db), undefined)
+  t.match(await authenticateClient(fresh.db, minted.token), { tokenName: 'bootstrap' })
   const { id, token } = await createClientToken(db, { name: 'ci', ttlMs: 60_000 })
   t.match(await authenticateClient(db, token), { tokenId: id, tokenName: 'ci' })
   t.ok(await revokeClientToken(db, id))

@@ -28,6 +28,18 @@ export interface TokenRow extends ClientToken {
   readonly ended: boolean
 }
 
+/** A token that is stored nowhere yet. Secret. */
+export interface MintedToken {
+  readonly id: string
+  readonly token: string
+  readonly secretHash: Buffer
+}
+
+export function mintClientToken(kind: BearerKind = 'client'): MintedToken {
+  const id = newTokenId(kind)
+  return { id, ...mintToken(kind, id) }
+}
+
 /** Makes a token. It is shown this once. @param ttlMs absent: it does not expire. */
 export async function createClientToken(
   db: Db,
@@ -40,11 +52,11 @@ export async function createClientToken(
     readonly createdBy?: string
     /** By which identity its session is begun; absent: it is no session. */
     readonly identityId?: string
+    /** Absent: one is minted. */
+    readonly minted?: MintedToken
   },
 ): Promise<{ readonly id: string; readonly token: string; readonly expiresAt: Date | null }> {
-  const kind = kindFor(order.principal)
-  const id = newTokenId(kind)
-  const { token, secretHash } = mintToken(kind, id)
+  const { id, token, secretHash } = order.minted ?? mintClientToken(kindFor(order.principal))
   const { expires_at: expiresAt } = await db
     .insertInto('client_tokens')
     .values({
@@ -72,13 +84,22 @@ function kindFor(principal: Pick<PrincipalRow, 'id' | 'kind'> | undefined): Bear
 /** An arbitrary number that all replicas agree on. */
 const bootstrapLock = 0x51_1b_a7_03
 
-/** Makes the first token of a database, once, however many replicas start at the same time. Undefined where there was one already. */
-export async function createBootstrapToken(db: Db): Promise<string | undefined> {
+/**
+ * Makes the first token of a database, once, however many replicas start at the same time. Undefined where there was one already.
+ *
+ * @param minted what is to be the first token. Where it is not known whether that was stored, the same may be tried again.
+ */
+export async function createBootstrapToken(db: Db, minted = mintClientToken()): Promise<string | undefined> {
   return inTransaction(db, async (tx) => {
     await sql`select pg_advisory_xact_lock(${bootstrapLock})`.execute(tx)
-    const existing = await tx.selectFrom('client_tokens').select('id').limit(1).executeTakeFirst()
-    if (existing !== undefined) return undefined
-    return (await createClientToken(tx, { name: 'bootstrap', bootstrap: true })).token
+    const existing = await tx
+      .selectFrom('client_tokens')
+      .select('id')
+      .orderBy(sql`id = ${minted.id}`, 'desc')
+      .limit(1)
+      .executeTakeFirst()
+    if (existing !== undefined) return existing.id === minted.id ? minted.token : undefined
+    return (await createClientToken(tx, { name: 'bootstrap', bootstrap: true, minted })).token
   })
 }
 
