@@ -23,6 +23,18 @@ async function cleaningMachine(rig: Rig) {
   return { instance, id }
 }
 
+/** A machine that an order has just taken, and the claim of its request. */
+async function machineOfHost(rig: Rig) {
+  const instance = await rig.provider('rack', { kind: 'STATIC' })
+  const id = await rig.machine(instance, 'slot-1')
+  rig.reconcile(1, { leaseMs: 4_000 })
+  const host = await rig.order('web-1', { spec: metal })
+  await rig.until(host, ({ state }) => state === 'PLACED', 'a place')
+  const [item] = await instance.claim()
+  if (item === undefined) throw new Error('nothing was claimed')
+  return { instance, id, host, item }
+}
+
 async function letWaitEnd(rig: Rig, id: string): Promise<void> {
   await sql`update machines set waiting_until_at = clock_timestamp() - interval '1 second' where id = ${id}`.execute(
     rig.db,
@@ -75,13 +87,7 @@ void t.test('its own word brings a machine back at any instance, and that of oth
 
 void t.test('an installation that nobody hears of any more gives its host up, and its machine is wiped', async (t) => {
   const rig = await Rig.start(t)
-  const instance = await rig.provider('rack', { kind: 'STATIC' })
-  const id = await rig.machine(instance, 'slot-1')
-  rig.reconcile(1, { leaseMs: 4_000 })
-  const host = await rig.order('web-1', { spec: metal })
-  await rig.until(host, ({ state }) => state === 'PLACED', 'a place')
-  const [item] = await instance.claim()
-  if (item === undefined) throw new Error('nothing was claimed')
+  const { instance, id, host, item } = await machineOfHost(rig)
   await instance.report(item, waiting('PROVISION', 1, 3_600_000))
   t.match(await rig.machineRow(id), { state: 'PROVISION_WAIT' })
   await letWaitEnd(rig, id)
@@ -105,13 +111,7 @@ void t.test(
   'what a machine’s own item says in one batch with its request’s leaves alone what that has moved',
   async (t) => {
     const rig = await Rig.start(t)
-    const instance = await rig.provider('rack', { kind: 'STATIC' })
-    const id = await rig.machine(instance, 'slot-1')
-    rig.reconcile(1, { leaseMs: 4_000 })
-    const host = await rig.order('web-1', { spec: metal })
-    await rig.until(host, ({ state }) => state === 'PLACED', 'a place')
-    const [item] = await instance.claim()
-    if (item === undefined) throw new Error('nothing was claimed')
+    const { instance, id, host, item } = await machineOfHost(rig)
     await instance.report(item, waiting('PROVISION', 1, 3_600_000), 'keep')
     // As after maintenance: its provider is to look at it.
     await inTransaction(rig.db, (tx) => wishMachine(tx, { providerId: instance.providerId, id }, {}))

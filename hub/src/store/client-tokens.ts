@@ -35,6 +35,7 @@ export interface MintedToken {
   readonly secretHash: Buffer
 }
 
+/** Makes up a token, and stores nothing. @param kind what it begins with says whom it speaks for. */
 export function mintClientToken(kind: BearerKind = 'client'): MintedToken {
   const id = newTokenId(kind)
   return { id, ...mintToken(kind, id) }
@@ -52,7 +53,7 @@ export async function createClientToken(
     readonly createdBy?: string
     /** By which identity its session is begun; absent: it is no session. */
     readonly identityId?: string
-    /** Absent: one is minted. */
+    /** Of the principal's kind. Absent: one is minted. */
     readonly minted?: MintedToken
   },
 ): Promise<{ readonly id: string; readonly token: string; readonly expiresAt: Date | null }> {
