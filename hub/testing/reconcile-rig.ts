@@ -346,7 +346,7 @@ export class Rig {
       claim: async () => {
         const told = [
           await claimDueItems(this.db, [{ sessionId, providerId, credit: 100 }]),
-          await takeChangedWishes(this.db, [sessionId]),
+          await takeChangedWishes(this.db, [{ sessionId, providerId }]),
         ]
         // Nobody waits here for what may come meanwhile.
         await inTransaction(this.db, async (tx) => {

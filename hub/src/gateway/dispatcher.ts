@@ -119,9 +119,9 @@ export class Dispatcher {
 
   /** Tells sessions of everything that is theirs by the records. What they know already does them no harm. */
   async #tellAnew(): Promise<void> {
-    const ids = [...this.#doubtful].filter((id) => this.#registry.get(id) !== undefined)
-    if (ids.length > 0) {
-      const { items, takenUp } = await inStatement(this.#deps.db, (db) => takeHeldItems(db, ids), 'wish')
+    const holders = [...this.#doubtful].flatMap((id) => this.#registry.get(id)?.holder ?? [])
+    if (holders.length > 0) {
+      const { items, takenUp } = await inStatement(this.#deps.db, (db) => takeHeldItems(db, holders), 'wish')
       const details = await loadItemDetails(this.#deps.db, items, takenUp)
       for (const item of items) this.#sendClaimed(item, details)
       this.#followUp(takenUp.length > 0)
@@ -142,8 +142,8 @@ export class Dispatcher {
   async #tellChanges(providers: ReadonlySet<string>): Promise<void> {
     const sessions = this.#registry.sessionsOf(providers).filter((session) => session.holds)
     if (sessions.length === 0) return
-    const ids = sessions.map((session) => session.id)
-    const { items, takenUp } = await inStatement(this.#deps.db, (db) => takeChangedWishes(db, ids), 'wish')
+    const holders = sessions.map((session) => session.holder)
+    const { items, takenUp } = await inStatement(this.#deps.db, (db) => takeChangedWishes(db, holders), 'wish')
     if (items.length === 0) return
     const details = await loadItemDetails(this.#deps.db, items, takenUp)
     for (const item of items) {

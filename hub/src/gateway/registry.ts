@@ -46,7 +46,7 @@ export class SessionRegistry {
   /** Sessions of these providers that take more work, and how much. */
   credits(providerIds: ReadonlySet<string>): Credit[] {
     return this.sessionsOf(providerIds).flatMap((session) =>
-      session.credit > 0 ? [{ sessionId: session.id, providerId: session.providerId, credit: session.credit }] : [],
+      session.credit > 0 ? [{ ...session.holder, credit: session.credit }] : [],
     )
   }
 }

@@ -18,6 +18,7 @@ import {
   type Validated,
 } from '@slipway/proto/provider/v1'
 import type { Capability, ProviderKind } from '../domain/provider/provider.js'
+import type { Holder } from '../store/holders.js'
 import type { WorkEntry } from '../store/reports.js'
 import type { BelievedClaim } from '../store/sessions.js'
 import { ConsoleLines, type ConsoleLine, type ConsoleSink } from './console-lines.js'
@@ -91,6 +92,11 @@ export class ProviderSession {
       (body) => this.send(body),
       (message) => this.#hooks.violation(message),
     )
+  }
+
+  /** Who it is, to statements about what it holds. */
+  get holder(): Holder {
+    return { sessionId: this.id, providerId: this.providerId }
   }
 
   /** How many more items the instance takes now. */

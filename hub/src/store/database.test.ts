@@ -40,6 +40,26 @@ void t.test('a connection that cannot be made ready is given up, and holds no pl
     await t.rejects(sql`select 1`.execute(db), { message: /role_of_nobody/ }, `the ${time} time`)
 })
 
+void t.test('arrays reach the database as they are, whoever writes them', async (t) => {
+  const { db } = await withDatabase(t)
+  const id = '00000000-0000-7000-8000-000000000001'
+  const arrays = [
+    ...[[], [id], [id, id], ['null'], ['NULL', id], [null], [id, null], ['a,b', '{}', '"', '\\', ' ', '']],
+    ...[[`${id},${id}`], [`${id} `], [`${id}\n`], [`{${id}}`]],
+  ]
+  for (const given of arrays) {
+    const { rows } = await sql<{ got: unknown }>`select ${given}::text[] as got`.execute(db)
+    t.strictSame(rows[0]?.got, given)
+  }
+  for (const given of [[], [0, -1, 2_147_483_647], [1, null]]) {
+    const { rows } = await sql<{ got: unknown }>`select ${given}::int[] as got`.execute(db)
+    t.strictSame(rows[0]?.got, given)
+  }
+  const fractions = await sql<{ got: unknown }>`select ${[0.5, 2]}::float8[] as got`.execute(db)
+  t.strictSame(fractions.rows[0]?.got, [0.5, 2])
+  await t.rejects(sql`select ${[`${id},${id}`]}::uuid[]`.execute(db), { code: '22P02' }, 'one id is one id')
+})
+
 void t.test('statements of a transaction that are started together', async (t) => {
   const { db } = await withDatabase(t)
   await sql`create table lines (place serial, text text unique)`.execute(db)

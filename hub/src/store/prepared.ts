@@ -48,6 +48,20 @@ export function forgetPlans(): void {
   epoch += 1
 }
 
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+
+/**
+ * An array of ids or of whole numbers as PostgreSQL reads it, without the quotes that the driver puts around each element: both write and read it in half the time. Anything
+ * else is left to the driver.
+ */
+function arrayLiteral(value: unknown): unknown {
+  if (!Array.isArray(value)) return value
+  const plain = value.every((element) =>
+    typeof element === 'string' ? uuid.test(element) : Number.isSafeInteger(element),
+  )
+  return plain ? `{${value.join(',')}}` : (value as unknown)
+}
+
 /**
  * A connection that prepares the statements that come again and again, so that PostgreSQL parses and plans them once. Statements that are
  * started together travel together: none waits for the answer to the one before it.
@@ -65,9 +79,10 @@ export class PreparingClient extends pg.Client {
   override query(...args: unknown[]): never {
     this.#writeTogether()
     const run = super.query.bind(this) as unknown as (...all: unknown[]) => never
-    const [text, values] = args
-    if (typeof text !== 'string' || args.length !== 2 || !Array.isArray(values) || values.length === 0)
+    const [text, given] = args
+    if (typeof text !== 'string' || args.length !== 2 || !Array.isArray(given) || given.length === 0)
       return run(...args)
+    const values = given.map(arrayLiteral)
     const name = preparedName(text)
     if (name === undefined) return run(text, values)
     const running = run({ name, text, values }) as unknown as Promise<unknown>

@@ -7,6 +7,8 @@ import type { MachineWait } from '../domain/machine/wait.js'
 import { applyRequestReport, type ReportFacts, type RequestRecord } from '../domain/request/apply-report.js'
 import type { Db, Tx } from './database.js'
 import { appendAll, hubCause, type Cause } from './events.js'
+import { fixedStatement } from './fixed-statement.js'
+import { holderValues, type Holder, type HolderValues } from './holders.js'
 import { insertSteps, writeStates, type ItemState, type ReportedStep } from './report-writes.js'
 import type { MachineRequestRow, MachineRow, WorkItemRow } from './tables.js'
 import type { WakeTopic } from './wake.js'
@@ -119,28 +121,22 @@ export type SettledEntry = WorkEntry & { readonly body: { readonly kind: 'settle
 export async function settleItems(db: Db, entries: readonly SettledEntry[]): Promise<AppliedEntries> {
   // In one order, so that two replicas never wait for each other.
   const sorted = [...entries].sort((one, other) => (one.itemId < other.itemId ? -1 : 1))
-  const result = await sql<{
-    readonly count: number
-    readonly due: readonly string[] | null
-    readonly ids: readonly string[] | null
-  }>`/* settle-items */
-    with ended as (
-      update work_items w
-      set session_id = null, due_at = case when w.generation > a.generation then clock_timestamp() end
-      from unnest(
-        (select ${sorted.map((entry) => entry.providerId)}::uuid[]), (select ${sorted.map((entry) => entry.itemId)}::uuid[]),
-        (select ${sorted.map((entry) => entry.sessionId)}::uuid[]), (select ${sorted.map((entry) => entry.fence)}::bigint[]),
-        (select ${sorted.map((entry) => entry.body.generation)}::bigint[])
-      ) as a (provider_id, id, session_id, fence, generation)
-      where w.provider_id = a.provider_id and w.id = a.id and w.session_id = a.session_id and w.fence = a.fence
-      returning w.provider_id, w.id, w.due_at is not null as due
-    )
-    select count(*)::int as count, array_agg(distinct provider_id) filter (where due) as due,
-           case when count(*) < ${sorted.length}::int then array_agg(id) end as ids
-    from ended
-  `.execute(db)
-  const [ended] = result.rows
-  const wake = (ended?.due ?? []).map((providerId) => ({ kind: 'work' as const, providerId }))
+  const holders: Holder[] = []
+  const placeOf = new Map<string, number>()
+  const places = sorted.map(({ sessionId, providerId }) => {
+    const known = placeOf.get(sessionId)
+    if (known !== undefined && holders[known - 1]?.providerId === providerId) return known
+    placeOf.set(sessionId, holders.push({ sessionId, providerId }))
+    return holders.length
+  })
+  const [ended] = await settle(db, {
+    items: sorted.map(({ itemId }) => itemId),
+    fences: sorted.map(({ fence }) => fence),
+    generations: sorted.map(({ body }) => body.generation),
+    holders: places,
+    ...holderValues(holders),
+  })
+  const wake = [...new Set(ended?.due)].map((providerId) => ({ kind: 'work' as const, providerId }))
   // Nearly always all are, and which need not be said.
   if (ended?.count === entries.length) return { results: entries.map(() => ({ ok: true })), wake }
   const endedIds = new Set(ended?.ids)
@@ -154,6 +150,38 @@ export async function settleItems(db: Db, entries: readonly SettledEntry[]): Pro
   })
   return { results, wake }
 }
+
+interface SettledValues extends HolderValues {
+  readonly items: readonly string[]
+  readonly fences: readonly number[]
+  readonly generations: readonly number[]
+  /** For each item, the place of its holder, from 1. */
+  readonly holders: readonly number[]
+}
+
+interface Ended {
+  readonly count: number
+  readonly due: readonly string[] | null
+  readonly ids: readonly string[] | null
+}
+
+const settle = fixedStatement<Ended, SettledValues>(
+  (value) => sql<Ended>`/* settle-items */
+    with ended as (
+      update work_items w
+      set session_id = null, due_at = case when w.generation > a.generation then clock_timestamp() end
+      from (
+        select unnest(${value('items')}::uuid[]) as id, unnest(${value('fences')}::bigint[]) as fence, unnest(${value('generations')}::bigint[]) as generation,
+               unnest(${value('holders')}::int[]) as holder
+      ) a
+      where w.id = a.id and w.fence = a.fence
+        and w.session_id = (${value('sessions')}::uuid[])[a.holder] and w.provider_id = (${value('providers')}::uuid[])[a.holder]
+      returning w.provider_id, w.id, w.due_at is not null as due
+    )
+    select count(*)::int as count, array_agg(provider_id) filter (where due) as due,
+           case when count(*) < cardinality(${value('items')}::uuid[]) then array_agg(id) end as ids
+    from ended`,
+)
 
 /** Which of these are items of the providers that speak of them. */
 async function knownItems(db: Db, entries: readonly WorkEntry[]): Promise<ReadonlySet<string>> {

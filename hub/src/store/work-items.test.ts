@@ -47,10 +47,10 @@ void t.test('a claim takes requests up, once', async (t) => {
   t.strictSame(await claim(10), { contested: [], items: [], takenUp: [] })
 
   const ids = items.map(({ id }) => id)
-  const held = await takeHeldItems(rig.db, [cloud.sessionId])
+  const held = await takeHeldItems(rig.db, [cloud])
   t.equal(held.items.length, 3)
   t.strictSame(held.takenUp, [], 'they are under way already')
-  t.strictSame(await takeChangedWishes(rig.db, [cloud.sessionId]), { contested: [], items: [], takenUp: [] })
+  t.strictSame(await takeChangedWishes(rig.db, [cloud]), { contested: [], items: [], takenUp: [] })
   await settleItems(
     rig.db,
     items.map((item) => settled(item)),

@@ -1,16 +1,16 @@
-import { sql, type Selectable } from 'kysely'
+import { sql, type RawBuilder, type Selectable } from 'kysely'
 import type { Db } from './database.js'
 import { reviveRow } from './changes.js'
 import { ageingMs } from '../domain/share/priority.js'
 import { hubCause, newEventId } from './events.js'
+import { fixedStatement, type ValueOf } from './fixed-statement.js'
+import { holderValues, type Holder, type HolderValues } from './holders.js'
 import type { ItemKind, MachineRequestRow, MachineRow, Tables } from './tables.js'
 
 // Claims. An item is free when it has no session; the session sweep takes it from sessions that have ended or run out.
 
 /** How many items a session may be given. */
-export interface Credit {
-  readonly sessionId: string
-  readonly providerId: string
+export interface Credit extends Holder {
   readonly credit: number
 }
 
@@ -33,8 +33,9 @@ export interface ClaimedItem {
   readonly attempt: number
 }
 
-const claimColumnNames =
-  'work_items.provider_id, work_items.id, work_items.kind, work_items.session_id, work_items.fence, work_items.generation, work_items.attempt'
+const claimColumns = sql.raw(
+  'work_items.provider_id, work_items.id, work_items.kind, work_items.fence, work_items.generation, work_items.attempt',
+)
 
 /** What was claimed at once. */
 export interface Claims {
@@ -67,26 +68,33 @@ export function creditsAt(credits: readonly Credit[], providerIds: readonly stri
   return credits.filter((credit) => providerIds.includes(credit.providerId))
 }
 
-const sessionsWanted = (credits: readonly Credit[]) => sql`
+/** Credits as values of a statement. */
+interface CreditValues extends HolderValues {
+  readonly credits: readonly number[]
+}
+
+function creditValues(credits: readonly Credit[]): CreditValues {
+  return { ...holderValues(credits), credits: credits.map(({ credit }) => credit) }
+}
+
+/** The sessions that are good, each with its place among those that were asked for, from 1. */
+const sessionsWanted = (value: ValueOf<CreditValues>) => sql`
     wanted as materialized (
-      select w.session_id, w.provider_id, w.credit
-      from unnest(
-        (select ${credits.map((credit) => credit.sessionId)}::uuid[]),
-        (select ${credits.map((credit) => credit.providerId)}::uuid[]),
-        (select ${credits.map((credit) => credit.credit)}::int[])
-      ) as w (session_id, provider_id, credit)
+      select w.holder::int as holder, w.session_id, w.provider_id, w.credit
+      from unnest((select ${value('sessions')}::uuid[]), (select ${value('providers')}::uuid[]), (select ${value('credits')}::int[]))
+        with ordinality as w (session_id, provider_id, credit, holder)
       join sessions s on s.id = w.session_id and s.ended_at is null and s.expires_at > clock_timestamp()
     )`
 
 /** Deals `due` out among the sessions. Apart from the update: beside it, a planner that knows nothing of the table yet looked up all items of a provider for each that it deals out. */
 const dealtOut = sql`
     slots as (
-      select w.provider_id, w.session_id, row_number() over (partition by w.provider_id order by turn, w.session_id) as place
+      select w.provider_id, w.holder, row_number() over (partition by w.provider_id order by turn, w.session_id) as turn
       from wanted w
       cross join lateral generate_series(1, least(w.credit, (select count(*) from due where due.provider_id = w.provider_id))) as turn
     ), dealt as materialized (
-      select due.provider_id, due.id, due.untold, slots.session_id
-      from due join slots on slots.provider_id = due.provider_id and slots.place = due.place
+      select due.place, due.untold, slots.holder
+      from due join slots on slots.provider_id = due.provider_id and slots.turn = due.turn
     )`
 
 /**
@@ -95,21 +103,24 @@ const dealtOut = sql`
  */
 const allToOne = sql`
     dealt as materialized (
-      select d.provider_id, d.id, d.untold, wanted.session_id
-      from unnest((select array_agg(provider_id) from due), (select array_agg(id) from due), (select array_agg(untold) from due)) as d (provider_id, id, untold)
-      join wanted on wanted.provider_id = d.provider_id
+      select unnest(all_due.places) as place, unnest(all_due.untold) as untold, unnest(all_due.holders) as holder
+      from (select array_agg(place) as places, array_agg(untold) as untold, array_agg(holder) as holders from due) all_due
     )`
 
-const claimed = sql`
+/**
+ * What was dealt lies where this statement has just locked it. An item that somebody else has changed since the statement began has moved: it is left for the next claim, for
+ * which whoever makes something due asks once that stands.
+ */
+const claimed = (value: ValueOf<CreditValues>) => sql`
     claimed as (
       update work_items
-      set session_id = dealt.session_id,
+      set session_id = (${value('sessions')}::uuid[])[dealt.holder],
           fence = work_items.fence + 1,
           claimed_at = clock_timestamp(),
           sent_generation = work_items.generation
       from dealt
-      where work_items.provider_id = dealt.provider_id and work_items.id = dealt.id
-      returning ${sql.raw(claimColumnNames)}, dealt.untold
+      where work_items.ctid = dealt.place
+      returning ${claimColumns}, dealt.holder, dealt.untold
     )`
 
 /**
@@ -118,11 +129,35 @@ const claimed = sql`
  */
 export async function claimAlone(db: Db, credits: readonly Credit[]): Promise<Claims> {
   const oneEach = new Set(credits.map(({ providerId }) => providerId)).size === credits.length
-  const place = oneEach ? sql`` : sql`row_number() over (partition by d.provider_id order by d.due_at, d.id) as place,`
-  const result = await sql<ClaimRow>`/* claim-due-items */
-    with ${sessionsWanted(credits)}, total as materialized (
-      select t.provider_id, t.credit, last.workspace_id, last.priority, other.there is null as alone
-      from (select provider_id, sum(credit)::int as credit from wanted group by provider_id) t
+  const claim = oneEach ? claimAllToOne : claimDealtOut
+  return toClaims(await claim(db, creditValues(credits)), credits)
+}
+
+const claimAllToOne = fixedStatement<ClaimRow, CreditValues>((value) =>
+  claimOfAlone(value, { asking: sql`wanted`, dealing: allToOne, turn: sql`total.holder` }),
+)
+
+const claimDealtOut = fixedStatement<ClaimRow, CreditValues>((value) =>
+  claimOfAlone(value, {
+    asking: sql`(select provider_id, sum(credit)::int as credit from wanted group by provider_id)`,
+    dealing: dealtOut,
+    turn: sql`row_number() over (partition by d.provider_id order by d.due_at, d.id) as turn`,
+  }),
+)
+
+interface Dealing {
+  /** One row for each provider, with what its sessions take together. */
+  readonly asking: RawBuilder<unknown>
+  /** Whose turn it is, for each item that is due. */
+  readonly turn: RawBuilder<unknown>
+  readonly dealing: RawBuilder<unknown>
+}
+
+function claimOfAlone(value: ValueOf<CreditValues>, { asking, turn, dealing }: Dealing) {
+  return sql<ClaimRow>`/* claim-due-items */
+    with ${sessionsWanted(value)}, total as materialized (
+      select t.*, last.workspace_id, last.priority, other.there is null as alone
+      from ${asking} t
       cross join lateral (
         select workspace_id, priority from work_items
         where provider_id = t.provider_id and session_id is null and due_at is not null and not paused
@@ -135,10 +170,10 @@ export async function claimAlone(db: Db, credits: readonly Credit[]): Promise<Cl
         order by workspace_id desc, priority desc, due_at desc limit 1
       ) other on true
     ), due as materialized (
-      select d.provider_id, d.id, ${place} d.untold
+      select d.provider_id, d.place, d.untold, ${turn}
       from total
       cross join lateral (
-        select provider_id, id, due_at, sent_generation < generation as untold from work_items
+        select ctid as place, provider_id, id, due_at, sent_generation < generation as untold from work_items
         where provider_id = total.provider_id and workspace_id = total.workspace_id and priority = total.priority and session_id is null
           and due_at <= (select clock_timestamp()) and not paused
         order by due_at
@@ -146,11 +181,10 @@ export async function claimAlone(db: Db, credits: readonly Credit[]): Promise<Cl
         for update skip locked
       ) d
       where total.alone
-    ), ${oneEach ? allToOne : dealtOut}, ${claimed}, ${takenUpWith}
+    ), ${dealing}, ${claimed(value)}, ${takenUpWith}
     union all
-    select provider_id, null, null, null, null, null, null, null, null, null from total where not alone
-  `.execute(db)
-  return toClaims(result.rows)
+    select null, provider_id, null, null, null, null, null, null, null from total where not alone
+  `
 }
 
 /**
@@ -158,8 +192,13 @@ export async function claimAlone(db: Db, credits: readonly Credit[]): Promise<Cl
  * behind an item that was not looked at is left for the next claim.
  */
 export async function claimShared(db: Db, credits: readonly Credit[]): Promise<Claims> {
-  const result = await sql<ClaimRow>`/* claim-shared-items */
-    with recursive ${sessionsWanted(credits)}, lanes as (
+  const claims = toClaims(await claimInTurns(db, creditValues(credits)), credits)
+  return { ...claims, contested: [...new Set(claims.items.map(({ providerId }) => providerId))] }
+}
+
+const claimInTurns = fixedStatement<ClaimRow, CreditValues>(
+  (value) => sql<ClaimRow>`/* claim-shared-items */
+    with recursive ${sessionsWanted(value)}, lanes as (
       select total.provider_id, total.credit, first.workspace_id, first.priority
       from (select provider_id, sum(credit)::int as credit from wanted group by provider_id) total
       cross join lateral (
@@ -177,22 +216,20 @@ export async function claimShared(db: Db, credits: readonly Credit[]): Promise<C
         order by workspace_id, priority limit 1
       ) next
     ), ${rankedLanes}, due as materialized (
-      select r.provider_id, r.id, row_number() over (partition by r.provider_id order by r.place) as place, r.untold, r.workspace_id, r.tag, r.weight
+      select r.provider_id, r.place, row_number() over (partition by r.provider_id order by r.rank) as turn, r.untold, r.workspace_id, r.tag, r.weight
       from (
-        select r.provider_id, r.id, r.place, locked.untold, r.workspace_id, r.tag, r.weight
+        select r.provider_id, r.rank, locked.place, locked.untold, r.workspace_id, r.tag, r.weight
         from ranked r
         cross join lateral (
-          select w.sent_generation < w.generation as untold from work_items w
+          select w.ctid as place, w.sent_generation < w.generation as untold from work_items w
           where w.provider_id = r.provider_id and w.id = r.id and w.session_id is null and w.due_at is not null and not w.paused
           for update skip locked
         ) locked
-        where r.place <= r.credit and (r.stop is null or array[-r.level, r.tag] < r.stop)
+        where r.rank <= r.credit and (r.stop is null or array[-r.level, r.tag] < r.stop)
       ) r
-    ), ${dealtOut}, ${claimed}, ${chargedShares}, ${takenUpWith}
-  `.execute(db)
-  const claims = toClaims(result.rows)
-  return { ...claims, contested: [...new Set(claims.items.map(({ providerId }) => providerId))] }
-}
+    ), ${dealtOut}, ${claimed(value)}, ${chargedShares}, ${takenUpWith}
+  `,
+)
 
 /** The heads of lanes, in the order in which they go; \`stop\` is where the first would come that was not looked at. */
 const rankedLanes = sql`
@@ -220,7 +257,7 @@ const rankedLanes = sql`
     select *, base + (row_number() over (partition by provider_id, workspace_id order by level desc, due_at, id) - 1)::float8 / weight as tag
     from heads
   ), ranked as (
-    select *, row_number() over (partition by provider_id order by level desc, tag, due_at, id) as place,
+    select *, row_number() over (partition by provider_id order by level desc, tag, due_at, id) as rank,
            min(case when cut then array[-level, tag + 1::float8 / weight] end) over (partition by provider_id) as stop
     from tagged
   )`
@@ -243,18 +280,24 @@ const chargedShares = sql`
     set began = excluded.began, pass = excluded.pass + greatest(0, work_shares.pass - excluded.began)
   )`
 
-function toClaims(rows: readonly ClaimRow[]): Claims {
-  return {
-    contested: rows.flatMap((row) => (row.request === null && row.claimId === null ? [row.claimProviderId] : [])),
-    items: rows.flatMap((row) => (row.request === null && row.claimId !== null ? [toClaimedItem(row)] : [])),
-    takenUp: rows.flatMap((row) => (row.request === null ? [] : [toTakenUp(row)])),
+/** @param holders in the order in which the statement was given them. */
+function toClaims(rows: readonly ClaimRow[], holders: readonly Holder[]): Claims {
+  const contested: string[] = []
+  const items: ClaimedItem[] = []
+  const takenUp: TakenUpRequest[] = []
+  for (const row of rows) {
+    if (row.request !== null) takenUp.push(toTakenUp(row))
+    else if (row.holder === null) contested.push(row.id)
+    else items.push(toClaimedItem(row, holders))
   }
+  return { contested, items, takenUp }
 }
 
 /** Claims first, and then what was taken up: joined, they would cost the database their product. */
 type ClaimRow =
   | (ClaimColumns & { readonly request: null })
-  | { readonly claimProviderId: string; readonly claimId: null; readonly request: null }
+  /** Of a provider at which several lanes wait. */
+  | { readonly holder: null; readonly id: string; readonly request: null }
   | TakenUpColumns
 
 interface TakenUpColumns {
@@ -263,33 +306,27 @@ interface TakenUpColumns {
   readonly phoneHomeTokenSealed: Buffer | null
 }
 
-function toTakenUp({ request, ...secrets }: TakenUpColumns): TakenUpRequest {
-  return { ...reviveRow<MachineRequestRow>(request), ...secrets }
+function toTakenUp({ request, userDataSealed, phoneHomeTokenSealed }: TakenUpColumns): TakenUpRequest {
+  return { ...reviveRow<MachineRequestRow>(request), userDataSealed, phoneHomeTokenSealed }
 }
 
 interface ClaimColumns {
-  readonly claimProviderId: string
-  readonly claimId: string
-  readonly claimKind: ItemKind
-  readonly claimSessionId: string
-  readonly claimFence: number
-  readonly claimGeneration: number
-  readonly claimAttempt: number
+  /** The place of its holder among those that were asked for, from 1. */
+  readonly holder: number
+  readonly id: string
+  readonly kind: ItemKind
+  readonly fence: number
+  readonly generation: number
+  readonly attempt: number
 }
 
-function toClaimedItem(row: ClaimColumns): ClaimedItem {
-  return {
-    providerId: row.claimProviderId,
-    id: row.claimId,
-    kind: row.claimKind,
-    sessionId: row.claimSessionId,
-    fence: row.claimFence,
-    generation: row.claimGeneration,
-    attempt: row.claimAttempt,
-  }
+function toClaimedItem(row: ClaimColumns, holders: readonly Holder[]): ClaimedItem {
+  const holder = holders[row.holder - 1]
+  if (holder === undefined) throw new Error(`there are ${holders.length} holders, and an item of holder ${row.holder}`)
+  const { sessionId, providerId } = holder
+  const { id, kind, fence, generation, attempt } = row
+  return { providerId, id, kind, sessionId, fence, generation, attempt }
 }
-
-const claimColumns = sql.raw(claimColumnNames)
 
 const removing = sql`operation in ('DEPROVISION', 'UNADOPT')`
 
@@ -324,39 +361,36 @@ const takenUpWith = sql`
     order by host_id
     on conflict (organization_id, host_id) do update set due_at = excluded.due_at where host_schedule.due_at > excluded.due_at
   )
-  select c.provider_id as "claimProviderId", c.id as "claimId", c.kind as "claimKind", c.session_id as "claimSessionId", c.fence as "claimFence",
-         c.generation as "claimGeneration", c.attempt as "claimAttempt",
+  select c.holder, c.id, c.kind, c.fence, c.generation, c.attempt,
          null::jsonb as request, null::bytea as "userDataSealed", null::bytea as "phoneHomeTokenSealed"
   from claimed c
   union all
-  select null, null, null, null, null, null, null, to_jsonb(taken), s.user_data_sealed, s.phone_home_token_sealed
+  select null, null, null, null, null, null, to_jsonb(taken), s.user_data_sealed, s.phone_home_token_sealed
   from taken
   left join machine_request_secrets s on s.provider_id = taken.provider_id and s.request_id = taken.id`
 
-/** Takes note that holders are being told of newer wishes, and says of which. */
-export async function takeChangedWishes(db: Db, sessionIds: readonly string[]): Promise<Claims> {
-  const result = await sql<ClaimRow>`/* take-changed-wishes */
+const takeHeld = (which: RawBuilder<unknown>) =>
+  fixedStatement<ClaimRow, HolderValues>(
+    (value) => sql<ClaimRow>`/* take-held-items */
     with claimed as (
       update work_items
       set sent_generation = generation
-      where session_id = any(${[...sessionIds]}::uuid[]) and generation > sent_generation
-      returning ${claimColumns}, true as untold
-    ), ${takenUpWith}
-  `.execute(db)
-  return toClaims(result.rows)
+      where session_id = any(${value('sessions')}::uuid[]) ${which}
+      returning ${claimColumns}, array_position(${value('sessions')}::uuid[], session_id) as holder, true as untold
+    ), ${takenUpWith}`,
+  )
+
+const takeChanged = takeHeld(sql`and generation > sent_generation`)
+const takeAll = takeHeld(sql``)
+
+/** Takes note that holders are being told of newer wishes, and says of which. */
+export async function takeChangedWishes(db: Db, holders: readonly Holder[]): Promise<Claims> {
+  return toClaims(await takeChanged(db, holderValues(holders)), holders)
 }
 
 /** Everything that sessions hold, with note taken that they are being told of it as it is now. */
-export async function takeHeldItems(db: Db, sessionIds: readonly string[]): Promise<Claims> {
-  const result = await sql<ClaimRow>`/* take-held-items */
-    with claimed as (
-      update work_items
-      set sent_generation = generation
-      where session_id = any(${[...sessionIds]}::uuid[])
-      returning ${claimColumns}, true as untold
-    ), ${takenUpWith}
-  `.execute(db)
-  return toClaims(result.rows)
+export async function takeHeldItems(db: Db, holders: readonly Holder[]): Promise<Claims> {
+  return toClaims(await takeAll(db, holderValues(holders)), holders)
 }
 
 /** What a claim is about, as stored. */

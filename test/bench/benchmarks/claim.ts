@@ -37,6 +37,11 @@ async function drain(jobs: number, turn: Turn): Promise<Sample> {
   return { 'jobs/s': (jobs / (performance.now() - start)) * 1_000 }
 }
 
+/** Has written what filling left to be written: whoever is measured next would pay for it, the more the wider its rows are. */
+async function writeOut(url: string): Promise<void> {
+  await query(url, 'checkpoint')
+}
+
 /** Ids as the hub makes them, UUIDs of version 7: each behind the one before it. */
 const timeOrderedId = (index: string) =>
   `(lpad(to_hex(1700000000000 + ${index}), 12, '0') || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid`
@@ -80,6 +85,7 @@ async function rawSql(bed: Bed): Promise<(batch: number) => Contender> {
         `insert into jobs (id, due_at) select ${timeOrderedId('n')}, now() from generate_series(1, ${jobs(batch)}) n`,
       )
       await pool.query('vacuum analyze jobs')
+      await writeOut(url)
       return drain(jobs(batch), () => turn(batch))
     },
   })
@@ -123,6 +129,7 @@ async function ofHub(bed: Bed): Promise<(batch: number, report: boolean) => Cont
     case: `batch ${batch}${report ? ', with a report each' : ''}`,
     async run() {
       await fillHub(url, providerId, sessions, jobs(batch))
+      await writeOut(url)
       return drain(jobs(batch), (worker) =>
         claimAndSettle(db, { providerId, sessionId: sessions[worker] ?? '', batch, report }),
       )
@@ -188,6 +195,7 @@ async function graphileWorker(bed: Bed): Promise<(local: boolean) => Contender> 
         ),
       )
       await utils.withPgClient((client) => client.query('vacuum analyze graphile_worker._private_jobs'))
+      await writeOut(connectionString)
       let done = 0
       let finished: () => void = () => undefined
       const all = new Promise<void>((resolve) => (finished = resolve))
@@ -213,8 +221,9 @@ async function graphileWorker(bed: Bed): Promise<(local: boolean) => Contender> 
 }
 
 async function pgBoss(bed: Bed): Promise<(batch: number) => Contender> {
+  const connectionString = await bed.freshDatabase()
   const boss = new PgBoss({
-    connectionString: await bed.freshDatabase(),
+    connectionString,
     max: workers,
     schedule: false,
     supervise: false,
@@ -230,6 +239,7 @@ async function pgBoss(bed: Bed): Promise<(batch: number) => Contender> {
       await boss.createQueue(queue)
       const jobs = bed.size(batch === 1 ? 1_000 : 30_000, 100)
       await boss.insert(Array.from({ length: jobs }, () => ({ name: queue, data: {} })))
+      await writeOut(connectionString)
       const sample = await drain(jobs, async () => {
         const fetched = await boss.fetch(queue, { batchSize: batch })
         if (fetched.length === 0) return 0

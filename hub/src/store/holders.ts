@@ -1,0 +1,18 @@
+/** A session that holds items, or is to. */
+export interface Holder {
+  readonly sessionId: string
+  readonly providerId: string
+}
+
+/** Holders as values of a statement, which then names each by its place, from 1. */
+export interface HolderValues {
+  readonly sessions: readonly string[]
+  readonly providers: readonly string[]
+}
+
+export function holderValues(holders: readonly Holder[]): HolderValues {
+  return {
+    sessions: holders.map(({ sessionId }) => sessionId),
+    providers: holders.map(({ providerId }) => providerId),
+  }
+}
