@@ -37,9 +37,12 @@ async function drain(jobs: number, turn: Turn): Promise<Sample> {
   return { 'jobs/s': (jobs / (performance.now() - start)) * 1_000 }
 }
 
-/** Has written what filling left to be written: whoever is measured next would pay for it, the more the wider its rows are. */
-async function writeOut(url: string): Promise<void> {
-  await query(url, 'checkpoint')
+/**
+ * Ends filling, once the connection that did it has ended: what it leaves to be done would be done beside what is measured next, and more of it the wider the rows are. So it
+ * is written out here; and rows that PostgreSQL counts only after the tables were vacuumed would call for its autovacuum.
+ */
+async function endFilling(url: string, tables: string): Promise<void> {
+  await query(url, `vacuum analyze ${tables}`, 'checkpoint')
 }
 
 /** Ids as the hub makes them, UUIDs of version 7: each behind the one before it. */
@@ -80,12 +83,12 @@ async function rawSql(bed: Bed): Promise<(batch: number) => Contender> {
     series: 'raw SQL',
     case: `batch ${batch}`,
     async run() {
-      await pool.query('truncate jobs')
-      await pool.query(
+      await query(
+        url,
+        'truncate jobs',
         `insert into jobs (id, due_at) select ${timeOrderedId('n')}, now() from generate_series(1, ${jobs(batch)}) n`,
       )
-      await pool.query('vacuum analyze jobs')
-      await writeOut(url)
+      await endFilling(url, 'jobs')
       return drain(jobs(batch), () => turn(batch))
     },
   })
@@ -112,8 +115,8 @@ async function fillHub(url: string, providerId: string, sessions: readonly strin
     `insert into machine_requests (provider_id, id, name, provider_name, organization_id, workspace_name, host_id, host_name, class_id, class_name, state, external_name, ownership_key, spec)
      select provider_id, id, 'r-' || id, 'bench', '00000000-0000-7000-8000-000000000001', 'default', gen_random_uuid(), 'workspaces/default/hosts/h', id, 'small',
             'PROVISIONING', 'h', 'k/' || id, '{"shape": {"vcpus": 2}}' from work_items`,
-    `vacuum analyze work_items, machine_requests, sessions, machines, host_schedule`,
   )
+  await endFilling(url, 'work_items, machine_requests, sessions, machines, host_schedule')
 }
 
 async function ofHub(bed: Bed): Promise<(batch: number, report: boolean) => Contender> {
@@ -129,7 +132,6 @@ async function ofHub(bed: Bed): Promise<(batch: number, report: boolean) => Cont
     case: `batch ${batch}${report ? ', with a report each' : ''}`,
     async run() {
       await fillHub(url, providerId, sessions, jobs(batch))
-      await writeOut(url)
       return drain(jobs(batch), (worker) =>
         claimAndSettle(db, { providerId, sessionId: sessions[worker] ?? '', batch, report }),
       )
@@ -189,13 +191,11 @@ async function graphileWorker(bed: Bed): Promise<(local: boolean) => Contender> 
     case: `batch ${local ? 100 : 1}`,
     async run() {
       const count = jobs(local ? 100 : 1)
-      await utils.withPgClient((client) =>
-        client.query(
-          `select graphile_worker.add_jobs(array(select row('noop', '{}', null, null, null, null, null, null)::graphile_worker.job_spec from generate_series(1, ${count})))`,
-        ),
+      await query(
+        connectionString,
+        `select graphile_worker.add_jobs(array(select row('noop', '{}', null, null, null, null, null, null)::graphile_worker.job_spec from generate_series(1, ${count})))`,
       )
-      await utils.withPgClient((client) => client.query('vacuum analyze graphile_worker._private_jobs'))
-      await writeOut(connectionString)
+      await endFilling(connectionString, 'graphile_worker._private_jobs')
       let done = 0
       let finished: () => void = () => undefined
       const all = new Promise<void>((resolve) => (finished = resolve))
@@ -239,7 +239,7 @@ async function pgBoss(bed: Bed): Promise<(batch: number) => Contender> {
       await boss.createQueue(queue)
       const jobs = bed.size(batch === 1 ? 1_000 : 30_000, 100)
       await boss.insert(Array.from({ length: jobs }, () => ({ name: queue, data: {} })))
-      await writeOut(connectionString)
+      await endFilling(connectionString, 'pgboss.job')
       const sample = await drain(jobs, async () => {
         const fetched = await boss.fetch(queue, { batchSize: batch })
         if (fetched.length === 0) return 0
