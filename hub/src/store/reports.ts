@@ -171,8 +171,8 @@ const settle = fixedStatement<Ended, SettledValues>(
       update work_items w
       set session_id = null, due_at = case when w.generation > a.generation then clock_timestamp() end
       from (
-        select unnest(${value('items')}::uuid[]) as id, unnest(${value('fences')}::bigint[]) as fence, unnest(${value('generations')}::bigint[]) as generation,
-               unnest(${value('holders')}::int[]) as holder
+        select unnest((select ${value('items')}::uuid[])) as id, unnest((select ${value('fences')}::bigint[])) as fence,
+               unnest((select ${value('generations')}::bigint[])) as generation, unnest((select ${value('holders')}::int[])) as holder
       ) a
       where w.id = a.id and w.fence = a.fence
         and w.session_id = (${value('sessions')}::uuid[])[a.holder] and w.provider_id = (${value('providers')}::uuid[])[a.holder]
