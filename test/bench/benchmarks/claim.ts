@@ -260,7 +260,7 @@ export const claim: Benchmark = {
   name: 'claim',
   title: 'Claim and complete',
   about:
-    "The hub's own statements for claiming and for settling, under leases and fences, beside the least that does the same by hand (`FOR UPDATE SKIP LOCKED`), and beside job queues on the same PostgreSQL; ten at a time. graphile-worker takes jobs singly (batch 1), or through its local queue of 500 with completion in batches (batch 100). With a report each: the holder also says that its machine exists, which makes a machine, events, and changes.",
+    "The hub's own statements for claiming and for settling, under leases and fences, beside the least that does the same by hand (`FOR UPDATE SKIP LOCKED`), and beside job queues on the same PostgreSQL; ten at a time; what filling leaves to be done is done before. graphile-worker takes jobs singly (batch 1), or through its local queue of 500 with completion in batches (batch 100). With a report each: the holder also says that its machine exists, which makes a machine, events, and changes.",
   goals: [
     { ...batch100, text: 'two thirds of raw SQL at batch 100', of: 'raw SQL', atLeast: 0.667 },
     { ...batch100, text: 'ahead of graphile-worker with its local queue', of: 'graphile-worker', atLeast: 1 },
