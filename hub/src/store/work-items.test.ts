@@ -240,6 +240,55 @@ void t.test('what is due goes to whoever asks, one to each in turn, and never to
   }
 })
 
+void t.test(
+  'items that others change while they are claimed go once, to one, as they are then, and none is left',
+  async (t) => {
+    const rig = await Rig.start(t)
+    const { providerId, sessionId } = await rig.provider('busy')
+    const holders = [sessionId, await addSession(rig.db, sessionId), await addSession(rig.db, sessionId)]
+    const lanes = [await makeWorkspace(rig.db, 'one', 1), await makeWorkspace(rig.db, 'other', 1)]
+    for (const workspaces of [lanes.slice(0, 1), lanes]) {
+      const waiting = 300
+      await sql`delete from work_items`.execute(rig.db)
+      await sql`
+      insert into work_items (provider_id, id, kind, due_at, workspace_id)
+      select ${providerId}, gen_random_uuid(), 'MACHINE_REQUEST', now(), w.id
+      from unnest(${workspaces.map(({ id }) => id)}::uuid[]) as w (id), generate_series(1, ${waiting / workspaces.length}::int)
+    `.execute(rig.db)
+      const claimed: ClaimedItem[] = []
+      const over = () => claimed.length >= waiting
+      const deadline = Date.now() + 60_000
+      const claimer = async (holder: string) => {
+        while (!over() && Date.now() < deadline)
+          claimed.push(...(await claimDueItems(rig.db, [{ sessionId: holder, providerId, credit: 5 }])).items)
+      }
+      let changes = 0
+      const changer = async () => {
+        while (!over() && Date.now() < deadline) {
+          const changed = await sql`
+          update work_items set generation = generation + 1
+          where session_id is null and id in (select id from work_items where session_id is null order by random() limit 1)
+        `.execute(rig.db)
+          changes += Number(changed.numAffectedRows)
+        }
+      }
+      await Promise.all([...holders.map(claimer), changer(), changer()])
+      t.ok(changes > 0)
+      t.equal(claimed.length, waiting, 'none is left, and none goes twice')
+      const { rows } = await sql<{ id: string; sessionId: string; fence: number; generation: number; sent: number }>`
+      select id, session_id as "sessionId", fence, generation, sent_generation as sent from work_items
+    `.execute(rig.db)
+      const stored = new Map(rows.map((row) => [row.id, row]))
+      for (const { id, sessionId, generation } of claimed)
+        t.strictSame(
+          stored.get(id),
+          { id, sessionId, fence: 1, generation, sent: generation },
+          'its holder has the newest wish',
+        )
+    }
+  },
+)
+
 /** Claims from the database and from the model, round by round, with work coming in between: both take the same. */
 async function compareWithModel(
   t: Test,
