@@ -183,11 +183,18 @@ export class World {
       if (state === 'done') return
       if (random.chance(0.7))
         await context.wait({ timeoutMs: agentTimeoutMs, lookAfterMs: 5_000, message: 'the agent of the machine' })
-      await context.poll(async () => (machine.work?.state === 'running' ? undefined : true), {
-        initialDelayMs: 200,
-        maxDelayMs: 500,
-        timeoutMs: agentTimeoutMs,
-      })
+      const { work } = machine
+      try {
+        await context.poll(async () => (machine.work?.state === 'running' ? undefined : true), {
+          initialDelayMs: 200,
+          maxDelayMs: 500,
+          timeoutMs: agentTimeoutMs,
+        })
+      } catch (thrown) {
+        // Whoever waited in vain gives it up: the next try begins anew.
+        if (ProviderError.from(thrown).code === 'TIMEOUT' && work?.state === 'running') work.state = 'lost'
+        throw thrown
+      }
     }
   }
 
