@@ -22,7 +22,8 @@ export function ownershipKey(hubId: string, requestId: string): string {
   return `${hubId}/${requestId}`
 }
 
-const uuidPattern = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
+/** The source of a regular expression for one id, in the form in which ids are written everywhere. */
+export const uuidPattern = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
 const keyPattern = new RegExp(`^(${uuidPattern})/(${uuidPattern})$`)
 
 /** An ownership key's two halves, or undefined for a key that no hub made. */

@@ -10,6 +10,7 @@ export interface HolderValues {
   readonly providers: readonly string[]
 }
 
+/** In the order in which they come: the first has place 1. */
 export function holderValues(holders: readonly Holder[]): HolderValues {
   return {
     sessions: holders.map(({ sessionId }) => sessionId),

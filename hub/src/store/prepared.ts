@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net'
 import { sql } from 'kysely'
 import pg from 'pg'
+import { uuidPattern } from '../domain/names.js'
 
 /** A statement is prepared once its text has come this often: what comes once would only fill the memory of the database. */
 const preparedAfter = 3
@@ -48,11 +49,11 @@ export function forgetPlans(): void {
   epoch += 1
 }
 
-const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+const uuid = new RegExp(`^${uuidPattern}$`)
 
 /**
- * An array of ids or of whole numbers as PostgreSQL reads it, without the quotes that the driver puts around each element: both write and read it in half the time. Anything
- * else is left to the driver.
+ * An array of ids or of whole numbers as PostgreSQL reads it, without the quotes that the driver puts around each element: there is less to write, to send
+ * and to read. Anything else is left to the driver.
  */
 function arrayLiteral(value: unknown): unknown {
   if (!Array.isArray(value)) return value

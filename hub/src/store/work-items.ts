@@ -369,9 +369,9 @@ const takenUpWith = sql`
   from taken
   left join machine_request_secrets s on s.provider_id = taken.provider_id and s.request_id = taken.id`
 
-const takeHeld = (which: RawBuilder<unknown>) =>
+const takeHeld = (name: string, which: RawBuilder<unknown>) =>
   fixedStatement<ClaimRow, HolderValues>(
-    (value) => sql<ClaimRow>`/* take-held-items */
+    (value) => sql<ClaimRow>`${sql.raw(`/* ${name} */`)}
     with claimed as (
       update work_items
       set sent_generation = generation
@@ -380,8 +380,8 @@ const takeHeld = (which: RawBuilder<unknown>) =>
     ), ${takenUpWith}`,
   )
 
-const takeChanged = takeHeld(sql`and generation > sent_generation`)
-const takeAll = takeHeld(sql``)
+const takeChanged = takeHeld('take-changed-wishes', sql`and generation > sent_generation`)
+const takeAll = takeHeld('take-held-items', sql``)
 
 /** Takes note that holders are being told of newer wishes, and says of which. */
 export async function takeChangedWishes(db: Db, holders: readonly Holder[]): Promise<Claims> {
